@@ -1,0 +1,234 @@
+"""Who: organizations, their applications and people, the keys they call with, and the providers' credentials."""
+
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.audit.uuid7 import uuid7
+from apps.orgs import encryption
+from apps.orgs.roles import Role
+
+
+class Organization(models.Model):
+    """A tenant. Everything else belongs to one, or to the platform."""
+
+    class State(models.TextChoices):
+        """Whether its requests are served."""
+
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    name = models.CharField(max_length=200, unique=True)
+    state = models.CharField(max_length=12, choices=State, default=State.ACTIVE)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ConfigVersion(models.Model):
+    """The version of a scope's configuration, raised by database triggers: how a process knows its copy is stale.
+
+    ``scope`` is an organization's id, or the nil UUID for the platform.
+    """
+
+    scope = models.UUIDField(primary_key=True)
+    version = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.scope}: {self.version}"
+
+
+class UserManager(BaseUserManager["User"]):
+    """Creates users."""
+
+    def create_user(self, username: str, password: str | None = None, **fields: Any) -> "User":
+        """Create a user; without a password one who cannot log in by password."""
+        user = self.model(username=username, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, username: str, password: str | None = None, **fields: Any) -> "User":
+        """Create a superadmin of the platform."""
+        return self.create_user(username, password, is_superuser=True, **fields)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person. What they may do comes from being a superadmin or from their memberships."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    username = models.CharField(max_length=150, unique=True)
+    email = models.EmailField(blank=True)
+    full_name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_superuser = models.BooleanField("superadmin", default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "username"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        ordering = ["username"]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the admin lets them in: every superadmin and every member of an organization."""
+        return self.is_superuser or bool(self.roles())
+
+    def roles(self) -> dict[UUID, Role]:
+        """Return the role held in each organization, by its id; read once for each instance."""
+        if not hasattr(self, "_roles"):
+            self._roles = {m.organization_id: Role(m.role) for m in self.memberships.all()}
+        return self._roles
+
+
+class Membership(models.Model):
+    """A user's role in an organization."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=12, choices=[(r.value, r.value) for r in Role if r is not Role.SUPERADMIN])
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "user"], name="one_role_in_an_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.organization}"
+
+
+class Application(models.Model):
+    """Software of an organization that calls the gateway."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="applications")
+    name = models.CharField(max_length=200)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["organization", "name"], name="application_name_unique")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiKey(models.Model):
+    """A credential of an application or of a user. Only a keyed digest of it is stored."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="keys")
+    application = models.ForeignKey(Application, null=True, blank=True, on_delete=models.CASCADE, related_name="keys")
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="keys")
+    name = models.CharField(max_length=200)
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    pepper_id = models.CharField(max_length=40, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(application__isnull=False, user__isnull=True, organization__isnull=False)
+                | Q(application__isnull=True, user__isnull=False),
+                name="key_of_an_application_or_a_user",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (lcp_{self.prefix}_…)"
+
+    def clean(self) -> None:
+        """Refuse a key whose owner is of another organization."""
+        if self.application and self.application.organization_id != self.organization_id:
+            raise ValidationError({"application": "The application belongs to another organization."})
+
+    @property
+    def state(self) -> str:
+        """``active``, ``revoked`` or ``expired``, now."""
+        if self.revoked_at:
+            return "revoked"
+        if self.expires_at and self.expires_at <= timezone.now():
+            return "expired"
+        return "active"
+
+    def revoke(self) -> None:
+        """End the key for good. The next request with it is refused, in every process."""
+        if not self.revoked_at:
+            self.revoked_at = timezone.now()
+            self.save(update_fields=["revoked_at"])
+
+
+class ProviderCredential(models.Model):
+    """How a provider is reached: its address and our secret there, encrypted. Without organization: for all."""
+
+    class Provider(models.TextChoices):
+        """The dialects an adapter speaks."""
+
+        OPENAI = "openai", "OpenAI"
+        OPENAI_COMPATIBLE = "openai_compatible", "OpenAI-compatible URL"
+        SIMULATED = "simulated", "Simulated"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(
+        Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="credentials"
+    )
+    name = models.CharField(max_length=200)
+    provider = models.CharField(max_length=40, choices=Provider)
+    base_url = models.URLField(max_length=500, blank=True, help_text="Empty: the vendor's own address.")
+    encrypted_secret = models.TextField(blank=True, editable=False)
+    last_four = models.CharField(max_length=4, blank=True, editable=False)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = "provider credential"
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "name"], name="credential_name_unique"),
+            models.UniqueConstraint(
+                fields=["name"],
+                condition=Q(organization__isnull=True),
+                name="platform_credential_name_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def set_secret(self, secret: str) -> None:
+        """Encrypt and keep the secret, bound to this row; of its text only the last four characters stay readable."""
+        self.encrypted_secret = encryption.encrypt(secret, context=self._context())
+        self.last_four = secret[-4:] if len(secret) >= 12 else ""
+
+    def secret(self) -> str:
+        """Decrypt the secret. Raises `encryption.DecryptionError` if row or key are not those it was made for."""
+        return encryption.decrypt(self.encrypted_secret, context=self._context()) if self.encrypted_secret else ""
+
+    def _context(self) -> str:
+        return f"{self.organization_id}|provider_credential|secret|{self.id}"

@@ -1,0 +1,53 @@
+"""The roles and what each may do: one table, from which the admin's and the API's permissions are derived."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """A person's part in an organization; a superadmin's is the whole platform."""
+
+    SUPERADMIN = "superadmin"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    AUDITOR = "auditor"
+
+
+class Action(StrEnum):
+    """What can be done to an object."""
+
+    VIEW = "view"
+    ADD = "add"
+    CHANGE = "change"
+    DELETE = "delete"
+
+
+_VIEW = frozenset({Action.VIEW})
+_ALL = frozenset(Action)
+_EDIT = frozenset({Action.VIEW, Action.CHANGE})
+_NONE: frozenset[Action] = frozenset()
+
+# By "app.model" of the object. A superadmin may do everything that anyone may; what is absent here only they may do.
+PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
+    "orgs.organization": {Role.ADMIN: _EDIT, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "orgs.application": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "orgs.apikey": {Role.ADMIN: _ALL, Role.DEVELOPER: _ALL - {Action.DELETE}, Role.AUDITOR: _VIEW},
+    "orgs.user": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "orgs.membership": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "orgs.providercredential": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "policies.policy": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "policies.policyversion": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "policies.budget": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "policies.ledgerentry": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "policies.price": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "gateway.modelroute": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "audit.requestrecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "audit.requesttext": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "audit.changerecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+}
+
+
+def allows(role: Role, action: Action, model_label: str) -> bool:
+    """Whether ``role`` may do ``action`` to objects of ``model_label`` ("app.model") in its own organization."""
+    if role is Role.SUPERADMIN:
+        return True
+    return action in PERMISSIONS.get(model_label, {}).get(role, _NONE)

@@ -1,0 +1,73 @@
+"""A policy as the engine sees it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from apps.policies.engine.kinds import ConfigError, Kind, Rule, parse_config
+
+
+class Mode(StrEnum):
+    """``enforce`` refuses, ``shadow`` records what it would have refused, ``off`` does nothing."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    OFF = "off"
+
+
+class Level(StrEnum):
+    """The kind of scope a policy stands on, widest first."""
+
+    PLATFORM = "platform"
+    ORGANIZATION = "organization"
+    APPLICATION = "application"
+    USER = "user"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The rule of a policy whose stored configuration cannot be read: it denies, and says so."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One published version of a policy, with its configuration read."""
+
+    id: UUID
+    version: int
+    name: str
+    kind: str
+    mode: Mode
+    level: Level
+    scope_id: UUID | None
+    rule: Rule | Broken
+
+    @property
+    def enforced(self) -> bool:
+        """Whether it refuses, and does not only record."""
+        return self.mode is Mode.ENFORCE
+
+    def stamp(self) -> dict[str, Any]:
+        """What a record keeps of it."""
+        return {
+            "id": str(self.id),
+            "version": self.version,
+            "name": self.name,
+            "kind": self.kind,
+            "mode": self.mode.value,
+            "level": self.level.value,
+        }
+
+
+def read_rule(kind: str, config: Any) -> Rule | Broken:
+    """Read a stored configuration; one that is not of its kind becomes `Broken`, which denies."""
+    try:
+        return parse_config(Kind(kind), config)
+    except ConfigError as error:
+        return Broken(f"{error.field}: {error}" if error.field else str(error))
+    except ValueError:
+        return Broken(f"Unknown kind of policy: {kind!r}.")

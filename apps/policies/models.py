@@ -1,0 +1,205 @@
+"""What is allowed, and the money: policies with their published versions, prices, budgets and the ledger."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+
+from apps.audit.money import usd_from_nano
+from apps.audit.uuid7 import uuid7
+from apps.orgs.models import ApiKey, Application, Organization, User
+from apps.policies.engine.kinds import ConfigError, Kind, parse_config
+from apps.policies.engine.policy import Level, Mode
+
+
+class Policy(models.Model):
+    """A rule on a scope: the platform (no organization), an organization, or an application, user or key of one."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(
+        Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="policies"
+    )
+    application = models.ForeignKey(Application, null=True, blank=True, on_delete=models.CASCADE)
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE)
+    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.CASCADE, verbose_name="API key")
+    name = models.CharField(max_length=200)
+    kind = models.CharField(max_length=24, choices=[(k.value, k.label) for k in Kind])
+    mode = models.CharField(max_length=12, choices=[(m.value, m.value) for m in Mode], default=Mode.ENFORCE.value)
+    config = models.JSONField()
+    version = models.PositiveIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "policies"
+        ordering = ["name"]
+        indexes = [models.Index(fields=["organization", "kind"], name="policy_organization_kind")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and publish what was saved as the next version."""
+        with transaction.atomic():
+            self.version += 1
+            super().save(*args, **kwargs)
+            PolicyVersion.objects.create(
+                policy_id=self.id,
+                organization_id=self.organization_id,
+                version=self.version,
+                name=self.name,
+                kind=self.kind,
+                mode=self.mode,
+                level=self.level.value,
+                scope_id=self.scope_id,
+                config=self.config,
+            )
+
+    def clean(self) -> None:
+        """Refuse a scope that crosses organizations and a configuration that is not of its kind."""
+        self._clean_scope()
+        try:
+            parse_config(self.kind, self.config)
+        except ConfigError as error:
+            raise ValidationError({"config": f"{error.field}: {error}" if error.field else str(error)}) from error
+
+    def _clean_scope(self) -> None:
+        narrower = [name for name in ("application", "user", "api_key") if getattr(self, f"{name}_id")]
+        if len(narrower) > 1:
+            raise ValidationError({narrower[1]: "A policy stands on one scope: choose one of these."})
+        if narrower and not self.organization_id:
+            raise ValidationError({"organization": "Name the organization of the application, user or key."})
+        if self.application and self.application.organization_id != self.organization_id:
+            raise ValidationError({"application": "The application belongs to another organization."})
+        if self.api_key and self.api_key.organization_id != self.organization_id:
+            raise ValidationError({"api_key": "The key belongs to another organization."})
+        if self.user and not self.user.memberships.filter(organization=self.organization_id).exists():
+            raise ValidationError({"user": "The user is not a member of the organization."})
+
+    @property
+    def level(self) -> Level:
+        """Which kind of scope it stands on."""
+        if self.api_key_id:
+            return Level.KEY
+        if self.user_id:
+            return Level.USER
+        if self.application_id:
+            return Level.APPLICATION
+        return Level.ORGANIZATION if self.organization_id else Level.PLATFORM
+
+    @property
+    def scope_id(self) -> UUID | None:
+        """The id of what it stands on; ``None`` for the platform."""
+        return self.api_key_id or self.user_id or self.application_id or self.organization_id
+
+
+class PolicyVersion(models.Model):
+    """What a policy said at one time. Append-only: records name it by policy id and version."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    policy_id = models.UUIDField()
+    organization_id = models.UUIDField(null=True)
+    version = models.PositiveIntegerField()
+    name = models.CharField(max_length=200)
+    kind = models.CharField(max_length=24)
+    mode = models.CharField(max_length=12)
+    level = models.CharField(max_length=12)
+    scope_id = models.UUIDField(null=True)
+    config = models.JSONField()
+    published_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-id"]
+        default_permissions = ("view",)
+        constraints = [models.UniqueConstraint(fields=["policy_id", "version"], name="policy_version_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+class Price(models.Model):
+    """A price of our own, from a day on; it goes before the price catalogue's. Nano-USD for a million tokens."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    provider = models.CharField(max_length=40, blank=True, help_text="Empty: of any provider.")
+    model = models.CharField(max_length=256, help_text="The provider's name of the model; * stands for any text.")
+    input_nano_usd = models.BigIntegerField(help_text="Nano-USD for a million input tokens.")
+    output_nano_usd = models.BigIntegerField(help_text="Nano-USD for a million output tokens.")
+    cached_input_nano_usd = models.BigIntegerField(null=True, blank=True)
+    effective_from = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["model", "-effective_from"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(input_nano_usd__gte=0, output_nano_usd__gte=0), name="price_not_negative"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} from {self.effective_from:%Y-%m-%d}"
+
+
+class Budget(models.Model):
+    """The counter of one cost cap in one window. ``reserved`` is pending, ``spent`` equals the sum of its ledger."""
+
+    id = models.UUIDField(primary_key=True)
+    policy_id = models.UUIDField()
+    organization_id = models.UUIDField(null=True)
+    window_start = models.DateTimeField()
+    window_end = models.DateTimeField(null=True)
+    limit_nano_usd = models.BigIntegerField(help_text="As of the last reservation.")
+    reserved_nano_usd = models.BigIntegerField(default=0)
+    spent_nano_usd = models.BigIntegerField(default=0)
+    overrun_nano_usd = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["policy_id", "window_start"], name="one_budget_in_a_window"),
+            models.CheckConstraint(
+                condition=models.Q(reserved_nano_usd__gte=0, spent_nano_usd__gte=0),
+                name="budget_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{usd_from_nano(self.spent_nano_usd)} of {usd_from_nano(self.limit_nano_usd)} USD"
+
+
+class Reservation(models.Model):
+    """The worst case of a call that is under way, held against one budget; deleted when the call is settled."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    request_id = models.UUIDField(db_index=True)
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, db_index=False)
+    amount_nano_usd = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{usd_from_nano(self.amount_nano_usd)} USD for {self.request_id}"
+
+
+class LedgerEntry(models.Model):
+    """What one request cost one budget. Append-only."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    timestamp = models.DateTimeField()
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT)
+    organization_id = models.UUIDField(null=True)
+    request_id = models.UUIDField()
+    amount_nano_usd = models.BigIntegerField()
+    overrun_nano_usd = models.BigIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ("view",)
+        verbose_name_plural = "ledger entries"
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["request_id", "budget"], name="one_entry_for_a_request")]
+
+    def __str__(self) -> str:
+        return f"{usd_from_nano(self.amount_nano_usd)} USD for {self.request_id}"

@@ -1,0 +1,10 @@
+"""The project itself as a Django app: its commands and system checks."""
+
+from django.apps import AppConfig
+
+
+class ControlPlaneConfig(AppConfig):
+    """Django's entry for the project."""
+
+    name = "controlplane"
+    verbose_name = "LLM Control Plane"

@@ -1,0 +1,234 @@
+"""Django settings, all from the environment. The README's table lists every variable; a test holds it to this file."""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+
+from controlplane import secrets
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+# --- Which home
+
+ENVIRONMENT: str = env.str("ENVIRONMENT", default="development")
+PRODUCTION = ENVIRONMENT != "development"
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data")))
+DEBUG = False
+
+# --- Secrets: from the environment; a developer's machine makes its own and keeps them in DATA_DIR
+
+_development_secrets = {} if PRODUCTION else secrets.development_secrets(DATA_DIR)
+SECRET_KEY: str = env.str("SECRET_KEY", default=_development_secrets.get("SECRET_KEY", ""))
+KEY_PEPPERS: dict[str, bytes] = secrets.parse_key_ring(
+    env.str("KEY_PEPPERS", default=_development_secrets.get("KEY_PEPPERS", "")), "KEY_PEPPERS"
+)
+ENCRYPTION_KEYS: dict[str, bytes] = secrets.parse_key_ring(
+    env.str("ENCRYPTION_KEYS", default=_development_secrets.get("ENCRYPTION_KEYS", "")), "ENCRYPTION_KEYS"
+)
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+
+# --- Applications
+
+INSTALLED_APPS = [
+    "apps.orgs",
+    "apps.policies",
+    "apps.audit",
+    "apps.gateway",
+    "controlplane",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "csp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "controlplane.urls"
+ASGI_APPLICATION = "controlplane.asgi.application"
+WSGI_APPLICATION = "controlplane.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_USER_MODEL = "orgs.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+# --- Database: PostgreSQL, or SQLite in one file
+
+DATABASE_URL: str = env.str("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+_database: dict[str, Any] = dict(environ.Env.db_url_config(DATABASE_URL))
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    _database["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 10,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+    }
+else:
+    _database.setdefault("OPTIONS", {})
+    _database["OPTIONS"].setdefault("connect_timeout", 2)
+    _database["CONN_MAX_AGE"] = 60
+    _database["CONN_HEALTH_CHECKS"] = True
+    _database["DISABLE_SERVER_SIDE_CURSORS"] = False
+DATABASES = {"default": _database}
+
+# --- Redis: rate limits shared between processes, and Django's cache
+
+REDIS_URL: str = secrets.redis_url(env.str("REDIS_URL", default=""))
+RATES_WHEN_REDIS_FAILS: str = env.str("RATES_WHEN_REDIS_FAILS", default="local")
+CACHES = {
+    "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+WORKERS: int = env.int("WORKERS", default=1)
+
+# --- Celery
+
+CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default=REDIS_URL or "memory://")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {"task": "apps.gateway.tasks.sweep", "schedule": 30.0},
+    "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
+}
+
+# --- Web security
+
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]"])
+FRONT_END_URL: str = env.str("FRONT_END_URL", default="")
+CSRF_TRUSTED_ORIGINS: list[str] = [FRONT_END_URL] if FRONT_END_URL else []
+PASSWORD_LOGIN: bool = env.bool("PASSWORD_LOGIN", default=not PRODUCTION)
+SESSION_COOKIE_SECURE = PRODUCTION
+CSRF_COOKIE_SECURE = PRODUCTION
+SESSION_COOKIE_AGE = 12 * 3600
+SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=PRODUCTION)
+SECURE_REDIRECT_EXEMPT = [r"^health", r"^metrics$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
+SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+SECURE_HSTS_PRELOAD = True
+X_FRAME_OPTIONS = "DENY"
+APPEND_SLASH = True
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": [
+            "'self'",
+            "'unsafe-eval'",
+        ],  # Alpine.js, which the admin theme ships, evaluates expressions
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+    }
+}
+
+# --- The request's path: limits on what comes in and how long anything may take (bytes, seconds)
+
+MAX_BODY_BYTES: int = env.int("MAX_BODY_BYTES", default=10 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+BODY_DEADLINE_SECONDS: float = env.float("BODY_DEADLINE_SECONDS", default=30.0)
+REQUEST_DEADLINE_SECONDS: float = env.float("REQUEST_DEADLINE_SECONDS", default=600.0)
+PROVIDER_CONNECT_SECONDS: float = env.float("PROVIDER_CONNECT_SECONDS", default=5.0)
+PROVIDER_FIRST_BYTE_SECONDS: float = env.float("PROVIDER_FIRST_BYTE_SECONDS", default=120.0)
+PROVIDER_IDLE_SECONDS: float = env.float("PROVIDER_IDLE_SECONDS", default=60.0)
+PROVIDER_CONNECTIONS: int = env.int("PROVIDER_CONNECTIONS", default=1000)
+PROVIDER_REPLY_BYTES: int = env.int("PROVIDER_REPLY_BYTES", default=32 * 1024 * 1024)
+PROVIDER_ALLOWED_NETWORKS: list[str] = env.list(
+    "PROVIDER_ALLOWED_NETWORKS", default=[] if PRODUCTION else ["127.0.0.0/8", "::1/128"]
+)
+
+# --- The journal
+
+JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=2.0)
+SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(DATA_DIR / "spool")))
+SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+
+# --- Providers of the operator's own environment
+
+OPENAI_BASE_URL: str = env.str("OPENAI_BASE_URL", default="https://api.openai.com/v1")
+OPENAI_API_KEY: str = env.str("OPENAI_API_KEY", default="")
+SIMULATED_PROVIDER: bool = env.bool("SIMULATED_PROVIDER", default=not PRODUCTION)
+
+# --- REST framework and OpenAPI
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+    "DATETIME_FORMAT": "iso-8601",
+    "COERCE_DECIMAL_TO_STRING": True,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "LLM Control Plane",
+    "VERSION": "0.1.0",
+    "DESCRIPTION": "OpenAI-compatible inference under an organization's policies, and the API that manages them.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVERS": [{"url": "/"}],
+}
+
+# --- Logs: one JSON line each on standard error, never a body, a header or a credential
+
+LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO")
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "controlplane.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+    },
+}
