@@ -55,7 +55,7 @@ class AppendOnly(Operation):
     ) -> None:
         """Create the triggers."""
         for statement in self._statements(schema_editor.connection.vendor):
-            schema_editor.execute(statement)
+            schema_editor.execute(statement, params=None)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any

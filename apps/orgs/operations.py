@@ -33,9 +33,9 @@ class BumpsConfigVersion(Operation):
         """Create one trigger for each verb and row."""
         make = self._postgres if schema_editor.connection.vendor == "postgresql" else self._sqlite
         if schema_editor.connection.vendor == "postgresql":
-            schema_editor.execute(_POSTGRES_FUNCTION)
+            schema_editor.execute(_POSTGRES_FUNCTION, params=None)
         for verb, row in _EVENTS:
-            schema_editor.execute(make(verb, row))
+            schema_editor.execute(make(verb, row), params=None)
 
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
