@@ -34,7 +34,7 @@ class CreatePartitionedModel(CreateModel):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
         finally:
             schema_editor.sql_create_table = ordinary
-        table = to_state.apps.get_model(app_label, self.name)._meta.db_table  # noqa: SLF001 (Django's own name)
+        table = to_state.apps.get_model(app_label, self.name)._meta.db_table
         schema_editor.execute(f'CREATE TABLE "{table}_default" PARTITION OF "{table}" DEFAULT')
 
 

@@ -46,13 +46,10 @@ class Reason:
 
     def as_json(self) -> dict[str, Any]:
         """What a record keeps of it."""
-        stamp = {"policy": self.policy.name, "policy_id": str(self.policy.id), "version": self.policy.version}
-        return {
-            "code": self.code,
-            "message": self.message,
-            "enforced": self.enforced,
-            **(stamp if self.policy else {}),
-        }
+        said: dict[str, Any] = {"code": self.code, "message": self.message, "enforced": self.enforced}
+        if self.policy is not None:
+            said |= {"policy": self.policy.name, "policy_id": str(self.policy.id), "version": self.policy.version}
+        return said
 
 
 @dataclass(frozen=True, slots=True)
