@@ -1,0 +1,302 @@
+"""OpenAI's dialect, which every OpenAI-compatible base URL speaks too.
+
+Shapes: OpenAI's API reference, "Chat completions", "Embeddings" and "Errors".
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from apps.gateway.providers.base import (
+    Body,
+    Chunk,
+    ChunkParser,
+    Endpoint,
+    Fault,
+    Reply,
+    TokenBound,
+    UpstreamError,
+    UpstreamRequest,
+    Usage,
+)
+
+# More than any model can use in one call, and within a database's integer.
+_MAX_TOKENS = 10**9
+
+# What a provider adds around the texts: the mark-up of a message (3 to 4 tokens) or of a tool, and once the opening
+# of the answer and of a hidden preamble.
+_TOKENS_PER_MESSAGE = 8
+_TOKENS_PER_CALL = 64
+
+# orjson writes less deeply nested values than it reads.
+_MAX_DEPTH_WRITTEN = 250
+
+_REFUSALS = frozenset({400, 404, 413, 422, 429})
+_MESSAGE_CHARS = 500
+_DETAIL_CHARS = 100
+_MESSAGE_CHARS_READ = 10_000
+_MAX_RETRY_AFTER_SECONDS = 86_400.0
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_KEYS = re.compile(
+    r"(?i:bearer\s+)\S+"
+    r"|(?<![\w-])eyJ[\w-]+\.[\w.-]*"  # a JSON web token
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{8,}"
+    r"|\b(?i:sk|pk|rk|xai|gsk|key|api[-_]?key)[-_][\w*.-]{6,}"
+    r"|(?<![\w*-])(?=[\w*-]*\d)[\w*-]{32,}"  # anything long that is no word
+)
+
+
+class OpenAIAdapter:
+    """Speaks OpenAI's dialect. Holds no state."""
+
+    name = "openai"
+
+    def build_request(self, endpoint: Endpoint, model: str, body: Body) -> UpstreamRequest:
+        """Build a chat completion request: ``body`` with the provider's model name; a stream reports its usage."""
+        sent = {**body, "model": model}
+        if sent.get("stream") is True:
+            sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
+        return _post(endpoint, "/chat/completions", sent)
+
+    def parse_reply(self, body: bytes) -> Reply:
+        """Read a whole ``chat.completion``. Raises `UpstreamError` (GARBAGE) if it is not one."""
+        reply = _json_object(body)
+        for choice in _choices(reply):
+            if not isinstance(choice.get("message"), dict):
+                raise _garbage("has a choice without a message")
+        return Reply(reply, _usage(reply))
+
+    def chunk_parser(self) -> ChunkParser:
+        """Make the parser of one streamed answer."""
+        return OpenAIChunkParser()
+
+    def map_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Read an answer that is not 2xx; only a refusal of the request keeps the provider's own message."""
+        retry_after = _retry_after(headers.get("retry-after", ""))
+        if status in {401, 403}:
+            # Its text may quote a part of the key.
+            return UpstreamError(Fault.CREDENTIAL, "The provider refused the gateway's credential.", status=status)
+        if status not in _REFUSALS:
+            message = f"The provider failed with status {status}."
+            return UpstreamError(Fault.SERVER, message, status=status, retry_after=retry_after)
+        message, details = _refusal(body)
+        message = message or f"The provider refused the request with status {status}."
+        return UpstreamError(Fault.REFUSED, message, status=status, retry_after=retry_after, details=details)
+
+    def bound(self, model: str, body: Body, size: int, context_window: int | None) -> TokenBound:
+        """Bound the tokens of a chat completion; `TokenBound.why` names the field to change."""
+        input_tokens, input_why = _bound_input(body, size, context_window)
+        output_tokens, output_why = _bound_output(body, context_window)
+        return TokenBound(input_tokens, output_tokens, " ".join(why for why in (input_why, output_why) if why))
+
+    def build_embeddings_request(self, endpoint: Endpoint, model: str, body: Body) -> UpstreamRequest:
+        """Build an embeddings request: ``body`` with the provider's model name."""
+        return _post(endpoint, "/embeddings", {**body, "model": model})
+
+    def parse_embeddings_reply(self, body: bytes) -> Reply:
+        """Read a list of embeddings; its usage has no output. Raises `UpstreamError` (GARBAGE) if it is not one."""
+        reply = _json_object(body)
+        data = reply.get("data")
+        if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
+            raise _garbage("has no list of embeddings")
+        return Reply(reply, _usage(reply, output_required=False))
+
+
+class OpenAIChunkParser:
+    """Reads the events of one streamed chat completion."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def parse(self, event: bytes) -> Sequence[Chunk]:
+        """Turn one event's data into at most one chunk. Raises `UpstreamError`: GARBAGE, or SERVER for an error."""
+        if self._done or not event.strip():
+            return ()
+        if event == b"[DONE]":
+            self._done = True
+            return (Chunk(b"", {}, done=True),)
+        chunk = _json_object(event)
+        if chunk.get("error"):
+            raise _stream_error(chunk["error"])
+        usage = _usage(chunk)
+        if usage is not None and chunk.get("choices") is None:
+            chunk["choices"] = []
+        choices = _choices(chunk)
+        # Written anew: duplicate keys or line breaks in the provider's bytes would mean something else downstream.
+        return (Chunk(orjson.dumps(chunk), chunk, usage, usage_only=usage is not None and not choices),)
+
+
+def _post(endpoint: Endpoint, path: str, body: Body) -> UpstreamRequest:
+    headers = {"content-type": "application/json"}
+    if endpoint.secret:
+        headers["authorization"] = f"Bearer {endpoint.secret}"
+    url = endpoint.base_url.rstrip("/") + path
+    return UpstreamRequest("POST", url, headers, orjson.dumps(body), endpoint.trusted)
+
+
+def _garbage(what: str) -> UpstreamError:
+    return UpstreamError(Fault.GARBAGE, f"The provider's answer {what}.")
+
+
+def _json_object(data: bytes) -> Body:
+    try:
+        value = orjson.loads(data)
+        if data.count(b"{") + data.count(b"[") > _MAX_DEPTH_WRITTEN:
+            orjson.dumps(value)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        raise _garbage("is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise _garbage("is not a JSON object")
+    return value
+
+
+def _choices(answer: Body) -> list[Body]:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise _garbage("has no list of choices")
+    return choices
+
+
+def _usage(answer: Body, *, output_required: bool = True) -> Usage | None:
+    usage = answer.get("usage")
+    if usage is None:
+        return None
+    if not isinstance(usage, dict):
+        raise _garbage("reports no valid usage")
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    output = usage.get("completion_tokens", None if output_required else 0)
+    counted = Usage(_tokens(usage.get("prompt_tokens")), _tokens(output), _tokens(cached or 0))
+    if counted.cache_read_tokens > counted.input_tokens:
+        raise _garbage("reports no valid usage")
+    return counted
+
+
+def _tokens(count: object) -> int:
+    if type(count) is not int or not 0 <= count <= _MAX_TOKENS:
+        raise _garbage("reports no valid usage")
+    return count
+
+
+def _stream_error(error: object) -> UpstreamError:
+    details = _error_details(error) if isinstance(error, dict) else {}
+    message = "The provider reported an error in the middle of its answer."
+    return UpstreamError(Fault.SERVER, message, details=details)
+
+
+def _refusal(body: bytes) -> tuple[str, dict[str, Any]]:
+    """Find the message and the details in an error body, of OpenAI's shape or of the flat ones seen elsewhere."""
+    try:
+        answer = _json_object(body)
+    except UpstreamError:
+        return "", {}
+    error = answer.get("error", answer)
+    if isinstance(error, str):
+        return _safe_text(error, _MESSAGE_CHARS), {}
+    if not isinstance(error, dict):
+        return "", {}
+    message = error.get("message")
+    text = _safe_text(message, _MESSAGE_CHARS) if isinstance(message, str) else ""
+    return text, _error_details(error)
+
+
+def _error_details(error: Body) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    for name in ("type", "param", "code"):
+        value = error.get(name)
+        if isinstance(value, str):
+            details[name] = _safe_text(value, _DETAIL_CHARS)
+        elif type(value) is int:
+            details[name] = value
+    return details
+
+
+def _safe_text(text: str, most: int) -> str:
+    text = _CONTROL_CHARACTERS.sub(" ", text[:_MESSAGE_CHARS_READ])
+    return _KEYS.sub("[redacted]", text).strip()[:most]
+
+
+def _retry_after(value: str) -> float | None:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3) as seconds from now."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value)
+    return min(seconds, _MAX_RETRY_AFTER_SECONDS) if seconds >= 0 and math.isfinite(seconds) else None
+
+
+def _seconds_until(value: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
+
+
+def _bound_input(body: Body, size: int, context_window: int | None) -> tuple[int | None, str]:
+    """Bound the input tokens, or say why that is not possible.
+
+    Every token of a byte-level tokenizer stands for at least one byte of text, so the texts' UTF-8 bytes bound their
+    tokens; a tokenizer with byte fallback splits no finer. The body as sent holds every text in at least as many
+    bytes, and the names and brackets around it are more than the provider's own mark-up; the constants are for
+    what the provider adds beyond that. It does not hold for what is not text, or is fetched by the provider.
+    """
+    extra = _beyond_text(body)
+    if not extra:
+        pieces = len(body.get("messages") or ()) + len(body.get("tools") or ())
+        return size + _TOKENS_PER_MESSAGE * pieces + _TOKENS_PER_CALL, ""
+    if context_window is not None:
+        return context_window, ""
+    return None, f"The input tokens of {extra} cannot be bounded for this model: leave it out."
+
+
+def _beyond_text(body: Body) -> str:
+    """Name the first thing in a body whose tokens its bytes do not bound; empty if there is none."""
+    if body.get("web_search_options") is not None:
+        return "web_search_options"
+    for tool in body.get("tools") or ():
+        if not isinstance(tool, dict) or tool.get("type") not in {"function", "custom"}:
+            return "a tool that the provider runs"
+    if all(_is_text(message) for message in body.get("messages") or ()):
+        return ""
+    return "content that is not text"
+
+
+def _is_text(message: object) -> bool:
+    if not isinstance(message, dict) or message.get("audio") is not None:
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(part, dict) and part.get("type") in {"text", "refusal"} for part in content)
+    return content is None or isinstance(content, str)
+
+
+def _bound_output(body: Body, context_window: int | None) -> tuple[int | None, str]:
+    """Bound the output tokens of all choices, or say why that is not possible."""
+    choices = body.get("n")
+    choices = 1 if choices is None else choices
+    if not _is_count(choices):
+        return None, "n must be a positive integer."
+    if any(modality != "text" for modality in body.get("modalities") or ()):
+        return None, "The cost of output other than text cannot be bounded: leave modalities out."
+    limits = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+    if not all(_is_count(limit) for limit in limits):
+        return None, "max_completion_tokens must be a positive integer."
+    # Given both, a provider may obey either.
+    each = max(limits) if limits else context_window
+    if each is None:
+        return None, "The output tokens cannot be bounded for this model: set max_completion_tokens."
+    return each * choices, ""
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
