@@ -7,7 +7,8 @@
 
 How it behaves is said by a `Behaviour`: the next one of the script, or else by directives in the last user message,
 which need no state shared between parallel tests: ``mock:status=429,retry_after=7``. A directive's values are
-percent-decoded (``text=a%20b``) and name the fields of `Behaviour`. ``python -m tests.mock_upstream PORT`` serves alone.
+percent-decoded (``text=a%20b``) and name the fields of `Behaviour`. ``python -m
+tests.mock_upstream PORT`` serves it alone.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ Everything that goes wrong is an `UpstreamError`, whose message names neither th
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -59,7 +59,8 @@ class Limits:
 class _Body(Protocol):
     """An answer's body as it arrives: decompressed bytes, ``b""`` at its end."""
 
-    async def readany(self) -> bytes: ...
+    @property
+    def readany(self) -> Callable[[], Awaitable[bytes]]: ...
 
     def drop(self) -> None: ...
 
@@ -186,12 +187,8 @@ class Transport:
             raise RuntimeError("The transport is not started, or closed already.") from None
 
     def _received(self, response: aiohttp.ClientResponse) -> UpstreamResponse:
-        connection = response.connection
-        if connection is not None and connection.protocol is not None:
-            # The timer that runs already is the first byte's; this holds from the next bytes on.
-            connection.protocol.read_timeout = self._timeouts.idle
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return UpstreamResponse(response.status, headers, _NetworkBody(response), self._limits)
+        return UpstreamResponse(response.status, headers, _NetworkBody(response, self._timeouts.idle), self._limits)
 
     async def _simulate(self, request: UpstreamRequest) -> UpstreamResponse:
         if not self._simulated:
@@ -246,9 +243,21 @@ class _CheckedResolver(AbstractResolver):
 
 
 class _NetworkBody:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, idle: float) -> None:
         self._response = response
-        self.readany = response.content.readany
+        self._idle = idle
+        self.readany: Callable[[], Awaitable[bytes]] = self._read_first
+
+    async def _read_first(self) -> bytes:
+        content = self._response.content
+        self.readany = content.readany
+        piece = await content.readany()
+        connection = self._response.connection
+        if connection is not None and connection.protocol is not None:
+            # The timer that runs is still the first byte's: these bytes may have come with the headers.
+            connection.protocol.read_timeout = self._idle
+            connection.protocol.start_timeout()
+        return piece
 
     def drop(self) -> None:
         # Once the answer has arrived to its end its connection is back in the pool, and this leaves it there.

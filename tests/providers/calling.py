@@ -16,19 +16,18 @@ LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 def run(call: Callable[[Transport], Awaitable[T]], **options: Any) -> T:
-    """Run a coroutine function with a started transport that may reach this machine."""
+    """Run a coroutine function with a started transport that may reach this machine; one that hangs fails."""
 
     async def main() -> T:
-        async with Transport(**{"allowed_networks": LOOPBACK, "simulated": True, **options}) as transport:
+        transport = Transport(**{"allowed_networks": LOOPBACK, "simulated": True, **options})
+        async with asyncio.timeout(30), transport:
             return await call(transport)
 
     return asyncio.run(main())
 
 
 def post(url: str, body: Any = None, *, trusted: bool = False) -> UpstreamRequest:
-    return UpstreamRequest(
-        "POST", url, {"content-type": "application/json"}, orjson.dumps(body or {}), trusted=trusted
-    )
+    return UpstreamRequest("POST", url, {"content-type": "application/json"}, orjson.dumps(body or {}), trusted=trusted)
 
 
 def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:

@@ -49,9 +49,7 @@ def test_a_stream_gives_the_data_of_its_events_however_it_is_cut(stream: bytes, 
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.integers(1, 9),
 )
-def test_what_was_written_as_events_is_read_as_these_events(
-    events: list[bytes], newline: bytes, piece: int
-) -> None:
+def test_what_was_written_as_events_is_read_as_these_events(events: list[bytes], newline: bytes, piece: int) -> None:
     stream = b"".join(b"data: " + event + newline * 2 for event in events)
     assert decode(*(stream[i : i + piece] for i in range(0, len(stream), piece))) == events
 

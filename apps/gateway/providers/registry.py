@@ -13,7 +13,7 @@ _ADAPTERS = {
 }
 
 
-class UnknownProvider(LookupError):  # noqa: N818 - reads as what it says at every raise and except
+class UnknownProvider(LookupError):
     """No adapter has this name."""
 
 
