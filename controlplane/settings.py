@@ -203,7 +203,10 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["apps.orgs.rest.bodies.StrictJsonParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "apps.orgs.rest.bodies.JsonOnly",
+    "EXCEPTION_HANDLER": "apps.orgs.rest.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
     "DATETIME_FORMAT": "iso-8601",
@@ -215,6 +218,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "OpenAI-compatible inference under an organization's policies, and the API that manages them.",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVERS": [{"url": "/"}],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "apps.orgs.rest.openapi.add_errors",
+    ],
 }
 
 # --- Logs: one JSON line each on standard error, never a body, a header or a credential

@@ -1,0 +1,44 @@
+"""Who calls the API: the user whose key comes in the Authorization header."""
+
+from django.db.models import Prefetch, prefetch_related_objects
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+from rest_framework.request import Request
+
+from apps.orgs import keys
+from apps.orgs.models import ApiKey, Membership, User
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """``Authorization: Bearer lcp_...``, a key that belongs to a user."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        """Return the user and the key; ``None`` without the header.
+
+        Raises `AuthenticationFailed` for what is no valid key, `PermissionDenied` for an application's.
+        """
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        if not header:
+            return None
+        scheme, _, text = header.partition(" ")
+        key = keys.find(text.strip()) if scheme.lower() == "bearer" else None
+        if key is None or key.state != "active" or (key.user and not key.user.is_active):
+            raise AuthenticationFailed("The API key is missing, unknown, expired or revoked.")
+        if key.user is None:
+            raise PermissionDenied("An application's key calls inference only; use a key that belongs to a user.")
+        return _within(key, key.user), key
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return what a 401 asks for (RFC 6750)."""
+        return 'Bearer realm="llm-control-plane"'
+
+
+def _within(key: ApiKey, user: User) -> User:
+    """Hold a key that was issued for one organization to the role its user has there.
+
+    Whoever issued it may be an admin of that organization alone, and must not gain the user's other roles.
+    """
+    if key.organization_id:
+        there = Membership.objects.filter(organization_id=key.organization_id)
+        prefetch_related_objects([user], Prefetch("memberships", queryset=there))
+    return user

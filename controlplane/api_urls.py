@@ -1,0 +1,36 @@
+"""The addresses of the JSON API, below ``/v1/admin/``."""
+
+from django.urls import path, re_path
+from rest_framework.routers import SimpleRouter
+
+from apps.audit.api import ChangeListing, RecordListing, Usage
+from apps.gateway.api import RouteCollection
+from apps.orgs.api import (
+    ApplicationCollection,
+    CredentialCollection,
+    KeyCollection,
+    MembershipCollection,
+    OrganizationCollection,
+    UserCollection,
+)
+from apps.orgs.rest.views import NotFound
+from apps.policies.api import PolicyCollection, PriceCollection
+
+router = SimpleRouter(trailing_slash=False)
+router.register("organizations", OrganizationCollection, basename="organization")
+router.register("applications", ApplicationCollection, basename="application")
+router.register("keys", KeyCollection, basename="key")
+router.register("users", UserCollection, basename="user")
+router.register("memberships", MembershipCollection, basename="membership")
+router.register("policies", PolicyCollection, basename="policy")
+router.register("provider-credentials", CredentialCollection, basename="provider-credential")
+router.register("routes", RouteCollection, basename="route")
+router.register("prices", PriceCollection, basename="price")
+router.register("audit-logs", RecordListing, basename="audit-log")
+router.register("changes", ChangeListing, basename="change")
+
+urlpatterns = [
+    *router.urls,
+    path("metrics/usage", Usage.as_view()),
+    re_path("", NotFound.as_view()),
+]
