@@ -55,6 +55,7 @@ class Behaviour:
     hang: str = ""  # "headers" or "stream": where the upstream falls silent
     error_event: bool = False
     no_done: bool = False
+    tail: float = 0.0  # between a stream's [DONE] and the end of the answer
     garbage: str = ""  # a name in GARBAGE, "huge" or "gzip_bomb"
     gzipped: bool = False
 
@@ -81,6 +82,7 @@ class Call:
     headers: dict[str, str]
     body: bytes = field(repr=False)
     json: Any = None
+    client_port: int = 0  # the same for calls over one connection
     left: bool = False
 
 
@@ -187,7 +189,9 @@ class MockUpstream:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(request.path, headers, body, _loads(body))
+        assert request.transport is not None
+        client_port = request.transport.get_extra_info("peername")[1]
+        call = Call(request.path, headers, body, _loads(body), client_port)
         behaviour = self._next_behaviour(call)
         try:
             return await _answer(request, call, behaviour)
@@ -395,6 +399,7 @@ async def _stream(request: web.Request, body: dict[str, Any], behaviour: Behavio
         await _send_event(response, {**envelope, "choices": [], "usage": usage})
     if not behaviour.no_done:
         await response.write(b"data: [DONE]\n\n")
+    await asyncio.sleep(behaviour.tail)
     return response
 
 

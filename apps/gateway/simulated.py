@@ -131,11 +131,17 @@ def choice_count(body: Body) -> int | None:
     return count if type(count) is int and 1 <= count <= _MAX_CHOICES else None
 
 
-def _usage(model: SimulatedModel, body: Body, produced: int) -> Usage:
-    if model.kind == "usage":
-        return Usage(*model.numbers)
+def count_input(model: SimulatedModel | None, body: Body) -> int:
+    """Count the input tokens that a request is reported with."""
+    if model is not None and model.kind == "usage":
+        return model.numbers[0]
     texts = (_text(message.get("content")) for message in _messages(body))
-    return Usage(max(sum(len(text.split()) for text in texts), 1), produced)
+    return max(sum(len(text.split()) for text in texts), 1)
+
+
+def _usage(model: SimulatedModel, body: Body, produced: int) -> Usage:
+    output = model.numbers[1] if model.kind == "usage" else produced
+    return Usage(count_input(model, body), output)
 
 
 def _words(model: SimulatedModel, body: Body) -> list[str]:

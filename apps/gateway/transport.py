@@ -14,6 +14,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -31,6 +32,8 @@ __all__ = ["Limits", "Timeouts", "Transport", "UpstreamResponse", "check_address
 _USER_AGENT = "llm-control-plane"
 _DNS_CACHE_SECONDS = 30
 _KEEPALIVE_SECONDS = 15
+_FINISH_SECONDS = 1.0
+_FINISH_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,8 @@ class UpstreamResponse:
     async def event_batches(self) -> AsyncIterator[list[bytes]]:
         """Yield the data of the server-sent events, as many at a time as have arrived; never an empty list.
 
-        Raises `UpstreamError`: TIMEOUT, BROKEN, or GARBAGE if an event or the stream is too large. Read on after
-        the provider's own end mark: only an answer that was read to its end leaves its connection usable.
+        Raises `UpstreamError`: TIMEOUT, BROKEN, or GARBAGE if an event or the stream is too large. An answer
+        that was read to its end leaves its connection usable; see `finish` for one left at its end mark.
         """
         decoder = EventDecoder(self._limits.event_bytes)
         limit = self._limits.stream_bytes
@@ -106,6 +109,17 @@ class UpstreamResponse:
         async for batch in self.event_batches():
             for event in batch:
                 yield event
+
+    async def finish(self) -> None:
+        """Close after the provider's own end mark: what may follow is read away, so that the connection stays usable.
+
+        Waits up to a second for the end of the answer; never raises for what comes instead.
+        """
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(_FINISH_SECONDS):
+                while await self._piece(self._received_bytes + _FINISH_BYTES):
+                    pass
+        await self.close()
 
     async def close(self) -> None:
         """Drop what was not read, together with its connection. May be called any number of times."""

@@ -135,6 +135,56 @@ def test_usage_that_cannot_be_true_is_garbage_whole_and_streamed(usage: object) 
         assert caught.value.fault is Fault.GARBAGE
 
 
+MALFORMED: list[Any] = [
+    {"content": 7},
+    {"content": {"text": "x"}},
+    {"refusal": ["x"]},
+    {"tool_calls": {}},
+    {"tool_calls": ["x"]},
+    {"tool_calls": [{"index": []}]},
+    {"tool_calls": [{"function": "x"}]},
+    {"tool_calls": [{"function": {"name": 1}}]},
+    {"tool_calls": [{"function": {"arguments": {}}}]},
+    [],
+    "text",
+]
+
+
+@pytest.mark.parametrize("malformed", [*MALFORMED, {"content": ["x"]}, {"content": [{"type": "text"}]}, None])
+def test_a_message_that_could_not_be_inspected_is_garbage(malformed: object) -> None:
+    with pytest.raises(UpstreamError):
+        ADAPTER.parse_reply(orjson.dumps({"choices": [{"index": 0, "message": malformed}]}))
+
+
+@pytest.mark.parametrize("malformed", [*MALFORMED, {"content": [{"type": "text", "text": "x"}]}])
+def test_a_delta_that_could_not_be_inspected_is_garbage(malformed: object) -> None:
+    with pytest.raises(UpstreamError):
+        ADAPTER.chunk_parser().parse(orjson.dumps({"choices": [{"index": 0, "delta": malformed}]}))
+
+
+@pytest.mark.parametrize("index", ["0", None, [], 1.0, True])
+def test_a_choice_without_a_proper_index_is_garbage(index: object) -> None:
+    choice = {"index": index, "delta": {}, "message": {"content": "x"}}
+    for parse in (ADAPTER.parse_reply, ADAPTER.chunk_parser().parse):
+        with pytest.raises(UpstreamError):
+            parse(orjson.dumps({"choices": [choice]}))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "x"},
+        {"content": None, "refusal": "no", "tool_calls": None},
+        {"content": [{"type": "text", "text": "x"}, {"type": "thinking", "thinking": []}]},
+        {"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "n", "input": ""}}]},
+        {"audio": {"id": "a"}, "annotations": []},
+    ],
+)
+def test_a_message_of_a_known_shape_comes_through(message: dict[str, Any]) -> None:
+    reply = ADAPTER.parse_reply(orjson.dumps({"choices": [{"index": 0, "message": message}]}))
+    assert reply.body["choices"][0]["message"] == message
+
+
 # Streams
 
 
@@ -368,6 +418,41 @@ def test_output_is_bounded_by_its_limit_or_the_context_window_for_each_choice(
     found = bound(window, **fields)
     assert found.output_tokens == output
     assert bool(found.why) is (output is None)
+
+
+# Estimates
+
+
+def test_an_estimate_counts_the_texts_and_what_was_produced() -> None:
+    short, long = (ADAPTER.estimate(chat(text), "") for text in ("four", "four" * 100))
+    assert long.input_tokens - short.input_tokens == 99
+    assert ADAPTER.estimate(chat(), "eight ch").output_tokens == 2
+    assert ADAPTER.estimate(chat(), "日本語").output_tokens == 3
+    assert ADAPTER.estimate(chat(), "").output_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [FUNCTION]},
+        {"messages": [*chat()["messages"], *parts("text", "image_url")]},
+        {"messages": [*chat()["messages"], {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}]},
+    ],
+)
+def test_everything_that_is_sent_adds_to_the_estimate(more: dict[str, Any]) -> None:
+    assert ADAPTER.expected("m", chat(**more)).input_tokens > ADAPTER.expected("m", chat()).input_tokens
+
+
+def test_an_estimate_never_exceeds_the_bound_of_texts() -> None:
+    body = chat("some text 日本語 " * 50, tools=[FUNCTION])
+    most = ADAPTER.bound("m", body, len(orjson.dumps(body)), None).input_tokens
+    assert most is not None
+    assert ADAPTER.expected("m", body).input_tokens <= most
+
+
+@pytest.mark.parametrize(("fields", "tokens"), [({"max_tokens": 7}, 7), ({"max_tokens": 7, "n": 2}, 14), ({}, 0)])
+def test_an_expected_answer_is_as_long_as_its_limit_if_there_is_one(fields: dict[str, Any], tokens: int) -> None:
+    assert ADAPTER.expected("m", chat(**fields)).output_tokens == tokens
 
 
 # Embeddings

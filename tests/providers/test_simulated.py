@@ -275,6 +275,17 @@ def test_no_answer_uses_more_than_its_bound(model: str, fields: dict[str, Any]) 
         assert usage.output_tokens <= most.output_tokens
 
 
+@pytest.mark.parametrize("model", ["sim-usage-10-20", "sim-echo", "sim-stream-7"])
+def test_what_is_expected_is_what_is_reported(model: str) -> None:
+    assert ADAPTER.expected(model, chat("hello big world")) == complete(model).usage
+
+
+def test_an_answer_that_ended_early_is_counted_in_words() -> None:
+    assert ADAPTER.estimate({**chat("hello big world"), "model": "sim-stream-9"}, "word0 word1") == Usage(3, 2)
+    assert ADAPTER.estimate({**chat("hello big world"), "model": "sim-usage-50-9"}, "") == Usage(50, 0)
+    assert ADAPTER.expected("sim-unknown", chat()) == Usage(0, 0)
+
+
 @pytest.mark.parametrize(("encoding", "decoded"), [("float", list), ("base64", str)])
 def test_embeddings_are_the_same_for_the_same_text(encoding: str, decoded: type) -> None:
     body = {"input": ["same", "same", "other one"], "encoding_format": encoding, "dimensions": 4}

@@ -1,10 +1,11 @@
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from apps.gateway.providers.base import Fault, UpstreamError, UpstreamRequest
-from apps.gateway.transport import Transport
+from apps.gateway.transport import Transport, UpstreamResponse
 from tests.mock_upstream import GARBAGE, Behaviour, MockUpstream
 from tests.providers.calling import Limits, Timeouts, chat, post, read, read_events, run
 
@@ -73,25 +74,51 @@ def test_a_proxy_in_the_environment_is_not_used(upstream: MockUpstream, monkeypa
     assert response.status == 200
 
 
-@pytest.mark.parametrize("answer_read", [True, False])
-def test_a_connection_is_used_again_only_after_its_answer_was_read(upstream: MockUpstream, answer_read: bool) -> None:
-    upstream.script(Behaviour(words=1), Behaviour(words=1) if answer_read else Behaviour(hang="stream"))
+def connections_after(upstream: MockUpstream, first: Behaviour, leave: Callable[..., Awaitable[None]]) -> int:
+    """Count the connections of a stream that is left in some way and a call after it."""
 
-    async def calls(transport: Transport) -> int:
-        await read_events(transport, completion(upstream, stream=True))
+    async def calls(transport: Transport) -> None:
+        upstream.script(first)
         response = await transport.send(completion(upstream, stream=True))
-        events = response.event_batches()
-        await anext(events)
-        if answer_read:
-            async for _ in events:
-                pass
+        await leave(response)
         await response.close()
         await response.close()
         await read(transport, completion(upstream))
-        return len(upstream.calls)
 
-    assert run(calls) == 3
-    assert upstream.calls[1].left is not answer_read
+    run(calls)
+    return len({call.client_port for call in upstream.calls})
+
+
+async def read_to_the_end(response: UpstreamResponse) -> None:
+    async for _ in response.event_batches():
+        pass
+
+
+async def read_to_the_end_mark(response: UpstreamResponse) -> None:
+    async for event in response.events():
+        if event == b"[DONE]":
+            break
+
+
+async def finish_at_the_end_mark(response: UpstreamResponse) -> None:
+    await read_to_the_end_mark(response)
+    await response.finish()
+
+
+def test_a_connection_is_used_again_after_its_answer_was_read(upstream: MockUpstream) -> None:
+    assert connections_after(upstream, Behaviour(tail=0.1), read_to_the_end) == 1
+
+
+def test_a_connection_is_used_again_after_its_answer_was_finished(upstream: MockUpstream) -> None:
+    assert connections_after(upstream, Behaviour(tail=0.1), finish_at_the_end_mark) == 1
+
+
+def test_a_connection_is_dropped_with_an_answer_that_was_not_read(upstream: MockUpstream) -> None:
+    assert connections_after(upstream, Behaviour(tail=0.1), read_to_the_end_mark) == 2
+
+
+def test_an_answer_without_an_end_is_finished_all_the_same(upstream: MockUpstream) -> None:
+    assert connections_after(upstream, Behaviour(tail=60), finish_at_the_end_mark) == 2
 
 
 def test_a_client_that_drops_a_stream_is_noticed_by_the_provider(upstream: MockUpstream) -> None:

@@ -5,7 +5,7 @@ Shapes: OpenAI's API reference, "Chat completions", "Embeddings" and "Errors".
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -33,8 +33,14 @@ _MAX_TOKENS = 10**9
 _TOKENS_PER_MESSAGE = 8
 _TOKENS_PER_CALL = 64
 
+# For estimates only, which never bound anything.
+_CHARS_PER_TOKEN = 4  # of English text or code; other scripts come closer to a token for each character
+_TOKENS_PER_MEDIUM = 1000  # an image, a file or a sound
+
 # orjson writes less deeply nested values than it reads.
 _MAX_DEPTH_WRITTEN = 250
+
+_OPTIONAL_TEXT = (str, type(None))
 
 _REFUSALS = frozenset({400, 404, 413, 422, 429})
 _MESSAGE_CHARS = 500
@@ -67,9 +73,7 @@ class OpenAIAdapter:
     def parse_reply(self, body: bytes) -> Reply:
         """Read a whole ``chat.completion``. Raises `UpstreamError` (GARBAGE) if it is not one."""
         reply = _json_object(body)
-        for choice in _choices(reply):
-            if not isinstance(choice.get("message"), dict):
-                raise _garbage("has a choice without a message")
+        _check_choices(reply, _has_message)
         return Reply(reply, _usage(reply))
 
     def chunk_parser(self) -> ChunkParser:
@@ -94,6 +98,15 @@ class OpenAIAdapter:
         input_tokens, input_why = _bound_input(body, size, context_window)
         output_tokens, output_why = _bound_output(body, context_window)
         return TokenBound(input_tokens, output_tokens, " ".join(why for why in (input_why, output_why) if why))
+
+    def expected(self, model: str, body: Body) -> Usage:
+        """Estimate before the call: the input by its length, the output by the request's own limit or not at all."""
+        output_tokens, _ = _bound_output(body, None)
+        return Usage(_estimated_input(body), output_tokens or 0)
+
+    def estimate(self, body: Body, produced: str) -> Usage:
+        """Estimate what an unfinished answer used, by the length of what was sent and what came."""
+        return Usage(_estimated_input(body), _estimated_tokens(produced))
 
     def build_embeddings_request(self, endpoint: Endpoint, model: str, body: Body) -> UpstreamRequest:
         """Build an embeddings request: ``body`` with the provider's model name."""
@@ -127,9 +140,9 @@ class OpenAIChunkParser:
         usage = _usage(chunk)
         if usage is not None and chunk.get("choices") is None:
             chunk["choices"] = []
-        choices = _choices(chunk)
+        _check_choices(chunk, _has_delta)
         # Written anew: duplicate keys or line breaks in the provider's bytes would mean something else downstream.
-        return (Chunk(orjson.dumps(chunk), chunk, usage, usage_only=usage is not None and not choices),)
+        return (Chunk(orjson.dumps(chunk), chunk, usage, usage_only=usage is not None and not chunk["choices"]),)
 
 
 def _post(endpoint: Endpoint, path: str, body: Body) -> UpstreamRequest:
@@ -156,11 +169,54 @@ def _json_object(data: bytes) -> Body:
     return value
 
 
-def _choices(answer: Body) -> list[Body]:
+def _check_choices(answer: Body, is_valid: Callable[[Body], bool]) -> None:
     choices = answer.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list):
         raise _garbage("has no list of choices")
-    return choices
+    for choice in choices:
+        if not (isinstance(choice, dict) and type(choice.get("index", 0)) is int and is_valid(choice)):
+            raise _garbage("has a choice that is none")
+
+
+def _has_message(choice: Body) -> bool:
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(map(_is_part, content)) and _is_delta({**message, "content": None})
+    return _is_delta(message)
+
+
+def _has_delta(choice: Body) -> bool:
+    delta = choice.get("delta")
+    return delta is None or (isinstance(delta, dict) and _is_delta(delta))
+
+
+def _is_delta(delta: Body) -> bool:
+    """Say whether the parts that hold text have OpenAI's shape: what could not be inspected must not pass."""
+    return (
+        isinstance(delta.get("content"), _OPTIONAL_TEXT)
+        and isinstance(delta.get("refusal"), _OPTIONAL_TEXT)
+        and ("tool_calls" not in delta or _are_calls(delta["tool_calls"]))
+    )
+
+
+def _is_part(part: object) -> bool:
+    return isinstance(part, dict) and (part.get("type") != "text" or isinstance(part.get("text"), str))
+
+
+def _are_calls(calls: object) -> bool:
+    return calls is None or (isinstance(calls, list) and all(map(_is_call, calls)))
+
+
+def _is_call(call: object) -> bool:
+    if not isinstance(call, dict) or type(call.get("index", 0)) is not int:
+        return False
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return function is None
+    return all(isinstance(function.get(name), _OPTIONAL_TEXT) for name in ("name", "arguments"))
 
 
 def _usage(answer: Body, *, output_required: bool = True) -> Usage | None:
@@ -300,3 +356,31 @@ def _bound_output(body: Body, context_window: int | None) -> tuple[int | None, s
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
+
+
+def _estimated_tokens(text: str) -> int:
+    ascii_chars = len(text.encode("ascii", "ignore"))
+    return math.ceil(ascii_chars / _CHARS_PER_TOKEN) + len(text) - ascii_chars
+
+
+def _estimated_input(body: Body) -> int:
+    definitions = [body[name] for name in ("tools", "functions", "response_format") if body.get(name)]
+    tokens = sum(_estimated_tokens(orjson.dumps(definition).decode()) for definition in definitions)
+    return tokens + sum(map(_estimated_message, body.get("messages") or ()))
+
+
+def _estimated_message(message: object) -> int:
+    if not isinstance(message, dict):
+        return 0
+    content, calls = message.get("content"), message.get("tool_calls")
+    tokens = _TOKENS_PER_MESSAGE
+    if isinstance(content, str):
+        tokens += _estimated_tokens(content)
+    elif isinstance(content, list):
+        tokens += sum(map(_estimated_part, content))
+    return tokens + (_estimated_tokens(orjson.dumps(calls).decode()) if calls else 0)
+
+
+def _estimated_part(part: object) -> int:
+    text = part.get("text") if isinstance(part, dict) else None
+    return _estimated_tokens(text) if isinstance(text, str) else _TOKENS_PER_MEDIUM

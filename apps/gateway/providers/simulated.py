@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from apps.gateway.providers.base import Body, Endpoint, TokenBound, UpstreamRequest
+from apps.gateway.providers.base import Body, Endpoint, TokenBound, UpstreamRequest, Usage
 from apps.gateway.providers.openai import OpenAIAdapter
-from apps.gateway.simulated import SCHEME, choice_count, output_limit, produce, read_model
+from apps.gateway.simulated import SCHEME, choice_count, count_input, output_limit, produce, read_model
 
 _BASE_URL = f"{SCHEME}local"
 
@@ -33,6 +33,15 @@ class SimulatedAdapter(OpenAIAdapter):
         if each is None:
             each = usage.output_tokens if found.kind == "usage" else usage.output_tokens // choices
         return TokenBound(usage.input_tokens, each * choices)
+
+    def expected(self, model: str, body: Body) -> Usage:
+        """Give the usage that will be reported."""
+        found = read_model(model)
+        return produce(found, body).usage if found else Usage(0, 0)
+
+    def estimate(self, body: Body, produced: str) -> Usage:
+        """Count what a request used that ended after the text ``produced``."""
+        return Usage(count_input(read_model(body.get("model")), body), len(produced.split()))
 
 
 def _local(endpoint: Endpoint) -> Endpoint:
