@@ -44,7 +44,8 @@ class RateLimit:
     window_seconds: float | None
 
     def __post_init__(self) -> None:
-        if (self.window_seconds is None) != (self.kind is RateKind.CONCURRENT) or (self.window_seconds or 1) <= 0:
+        has_window = self.window_seconds is not None and self.window_seconds > 0
+        if has_window == (self.kind is RateKind.CONCURRENT) or (self.window_seconds is not None and not has_window):
             msg = f"A limit on {self.kind} cannot have a window of {self.window_seconds} seconds"
             raise ValueError(msg)
 
