@@ -95,8 +95,13 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if PRODUCTION
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
 }
+WHITENOISE_USE_FINDERS = not PRODUCTION
 
 # --- Database: PostgreSQL, or SQLite in one file
 
@@ -125,7 +130,10 @@ CACHES = {
     if REDIS_URL
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
+HOST: str = env.str("HOST", default="127.0.0.1")
+PORT: int = env.int("PORT", default=8000)
 WORKERS: int = env.int("WORKERS", default=1)
+DEMO_FILE: str = env.str("DEMO_FILE", default=str(BASE_DIR / ".demo.json"))
 
 # --- Celery
 
@@ -187,7 +195,7 @@ PROVIDER_ALLOWED_NETWORKS: list[str] = env.list(
 
 # --- The journal
 
-JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=2.0)
+JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=1.5)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(DATA_DIR / "spool")))
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
 

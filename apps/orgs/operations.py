@@ -65,7 +65,7 @@ class BumpsConfigVersion(Operation):
     def _sqlite(self, verb: str, row: str) -> str:
         platform = PLATFORM.replace("-", "")
         scope = f"COALESCE({row}.{self.column}, '{platform}')" if self.column else f"'{platform}'"
-        return (  # noqa: S608 (a migration's own names)
+        return (
             f'CREATE TRIGGER "{self._name(verb, row)}" AFTER {self._event(verb)} ON "{self.table}" FOR EACH ROW BEGIN '
             f"INSERT INTO orgs_configversion (scope, version) SELECT {scope}, 1 WHERE true "
             "ON CONFLICT (scope) DO UPDATE SET version = version + 1; END"
@@ -74,13 +74,13 @@ class BumpsConfigVersion(Operation):
 
 _EVENTS = (("INSERT", "NEW"), ("UPDATE", "OLD"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
 
-_POSTGRES_FUNCTION = f"""
+_POSTGRES_FUNCTION = """
 CREATE OR REPLACE FUNCTION lcp_bump_config_version() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed jsonb := CASE TG_ARGV[0] WHEN 'OLD' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
 BEGIN
     INSERT INTO orgs_configversion AS v (scope, version)
-    VALUES (COALESCE((changed ->> TG_ARGV[1])::uuid, '{PLATFORM}'), 1)
+    VALUES (COALESCE((changed ->> TG_ARGV[1])::uuid, '00000000-0000-0000-0000-000000000000'), 1)
     ON CONFLICT (scope) DO UPDATE SET version = v.version + 1;
     RETURN NULL;
 END $$

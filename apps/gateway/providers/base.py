@@ -150,3 +150,11 @@ class Adapter(Protocol):
     def bound(self, model: str, body: Body, size: int, context_window: int | None) -> TokenBound:
         """Bound what the request can use; ``size`` is the body's length in bytes as it will be sent."""
         ...
+
+    def expected(self, model: str, body: Body) -> Usage:
+        """Estimate, before the call, what a request will use: for token rate limits, never for money."""
+        ...
+
+    def estimate(self, body: Body, produced: str) -> Usage:
+        """Estimate what a request used whose answer ended before the provider told; ``produced`` is what had come."""
+        ...

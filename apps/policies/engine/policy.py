@@ -44,6 +44,7 @@ class Policy:
     mode: Mode
     level: Level
     scope_id: UUID | None
+    organization_id: UUID | None
     rule: Rule | Broken
 
     @property

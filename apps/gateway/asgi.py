@@ -1,0 +1,145 @@
+"""The plain ASGI door for inference: what Django's own handler spends a thread on, this does in the event loop.
+
+It takes the inference paths and hands every other request to the Django application behind it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from django.conf import settings
+
+from apps.audit.models import Status
+from apps.gateway.errors import InvalidRequest
+from apps.gateway.pipeline import Answer
+from apps.gateway.runtime import Runtime
+from apps.gateway.streaming import AnswerStream
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+
+
+class HttpRequest:
+    """One HTTP request over ASGI, as the pipeline wants it."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.authorization = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        self.content_encoding = _header(headers, b"content-encoding")
+        self._length = _header(headers, b"content-length")
+        self._body: bytes | None = None
+        self._gone = False
+
+    async def body(self) -> bytes:
+        """Read the body within its deadline and its size."""
+        if self._body is None:
+            try:
+                async with asyncio.timeout(settings.BODY_DEADLINE_SECONDS):
+                    self._body = await self._read()
+            except TimeoutError as error:
+                raise InvalidRequest("The body did not come in time.", status=408) from error
+        return self._body
+
+    def gone(self) -> bool:
+        """Whether the client was seen to leave."""
+        return self._gone
+
+    async def wait_until_gone(self) -> None:
+        """Return when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+
+    async def _read(self) -> bytes:
+        check_length(self._length)
+        pieces, size = [], 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone = True
+                raise InvalidRequest("The client left before the body's end.")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > settings.MAX_BODY_BYTES:
+                raise too_large()
+            if not message.get("more_body"):
+                return b"".join(pieces)
+
+
+class InferenceDoor:
+    """An ASGI application that serves inference and passes everything else on."""
+
+    def __init__(self, behind: App) -> None:
+        self._behind = behind
+        self.runtime: Runtime | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        route = _ROUTES.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if route is None or self.runtime is None:
+            await self._behind(scope, receive, send)
+            return
+        request = HttpRequest(scope, receive)
+        answer = await getattr(self.runtime.pipeline, route)(request)
+        if answer.stream is None:
+            await _send_whole(answer, send)
+        else:
+            await _send_stream(answer, answer.stream, request, send)
+
+
+def check_length(value: str) -> None:
+    """Refuse, before reading it, a body that says it is too large. Raises `InvalidRequest`."""
+    if value.isdigit() and int(value) > settings.MAX_BODY_BYTES:
+        raise too_large()
+
+
+def too_large() -> InvalidRequest:
+    """Say how large a body may be."""
+    return InvalidRequest(f"The body is larger than {settings.MAX_BODY_BYTES} bytes.", status=413)
+
+
+def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in headers if key == name), "")
+
+
+async def _send_whole(answer: Answer, send: Send) -> None:
+    length = [(b"content-length", str(len(answer.body)).encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": _raw(answer.headers) + length})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _send_stream(answer: Answer, stream: AnswerStream, request: HttpRequest, send: Send) -> None:
+    """Relay a stream until its end or until the client leaves; its settlement is sure either way."""
+    sending = asyncio.ensure_future(_relay(answer, stream, send))
+    leaving = asyncio.ensure_future(request.wait_until_gone())
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not sending.done():
+            stream.close(Status.CANCELLED)
+    except asyncio.CancelledError:
+        stream.close(Status.INTERRUPTED)
+        raise
+    finally:
+        leaving.cancel()
+        sending.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        stream.close(Status.INTERRUPTED)
+
+
+async def _relay(answer: Answer, stream: AnswerStream, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": _raw(answer.headers)})
+    async for data in stream:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _raw(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+_ROUTES = {("POST", CHAT): "complete_chat", ("GET", MODELS): "list_models"}

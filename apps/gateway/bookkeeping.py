@@ -1,0 +1,198 @@
+"""What the journal writes for the gateway: intents, final records, and the money between them.
+
+    Intent   versions still hold? budgets reach? -> reservations + OpenRequest     before a call
+    Closing  OpenRequest deleted, cost settled, RequestRecord + RequestText        after a call, once
+    Refusal  versions still hold? -> RequestRecord + RequestText                   no call was made
+
+All of a group's members are handled in one transaction; closings go first, since they free money.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from apps.audit.journal import Steps
+from apps.audit.models import OpenRequest, RequestRecord, RequestText, Status
+from apps.audit.rows import Row, dump_rows, insert_rows
+from apps.orgs.versions import Versions, read_versions
+from apps.policies.budgets import Budgets, Claim, Reserved, Settlement
+
+
+class StaleConfiguration(Exception):
+    """The configuration changed after this process read it: decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The wish to call a provider. Its result is `Reserved`, `OverBudget` or `StaleConfiguration`."""
+
+    organization_id: UUID
+    versions: Versions
+    claim: Claim
+    row: Row
+    durable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of a call. Its result is the overrun in nano-USD, or ``None`` if the request was closed before."""
+
+    record: Row
+    text: Row | None
+    durable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that ends without a call. With ``versions`` its result may be `StaleConfiguration`; else ``None``."""
+
+    record: Row
+    text: Row | None
+    versions: Versions | None
+    durable = True
+
+
+Member = Intent | Closing | Refusal
+
+
+def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> list[Any]:
+    """Write a group inside the journal's transaction; return one result for each member."""
+    current = read_versions(connection, _organizations(members))
+    fresh = [not _stale(member, current) for member in members]
+    closings = [m for m in members if isinstance(m, Closing)]
+    opened = _delete_open(connection, [m.record["id"] for m in closings])
+    settlements = [Settlement(m.record["id"], m.record["cost_nano_usd"]) for m in closings if m.record["id"] in opened]
+    claims = [m.claim for m, ok in zip(members, fresh, strict=True) if ok and isinstance(m, Intent) and m.claim.caps]
+    budgets = Budgets(connection, _now(connection) if claims or settlements else timezone.now())
+    budgets.lock(claims, settlements)
+    overruns = {settlement.request_id: budgets.settle(settlement) for settlement in settlements}
+    results = [
+        _intent_result(member, budgets, is_fresh)
+        if isinstance(member, Intent)
+        else _final_result(member, overruns, is_fresh)
+        for member, is_fresh in zip(members, fresh, strict=True)
+    ]
+    budgets.save()
+    _insert(connection, members, results, overruns)
+    return results
+
+
+def undo(member: Member, result: Any) -> Closing | None:
+    """Close an intent whose request left before it learnt of the commit: no call was made, nothing is charged."""
+    if not isinstance(member, Intent) or not isinstance(result, Reserved):
+        return None
+    record = {
+        **record_of_intent(member.row["intent"], member.row["id"]),
+        "status": Status.CANCELLED.value,
+        "http_status": 499,
+        "error_code": "CLIENT_CLOSED",
+        "error_message": "The client left before the provider was called.",
+    }
+    return Closing(record, None)
+
+
+def dump(member: Member) -> str:
+    """Write a closing or a refusal as the spool keeps it."""
+    assert not isinstance(member, Intent)
+    kind = "closing" if isinstance(member, Closing) else "refusal"
+    return dump_rows({"kind": kind, "record": member.record, "text": member.text})
+
+
+def load(line: str) -> Member:
+    """Read what `dump` wrote. The configuration it was decided under is not checked again."""
+    stored = orjson.loads(line)
+    record, text = stored["record"], stored["text"]
+    record["id"] = UUID(record["id"])
+    record["organization_id"] = UUID(record["organization_id"])
+    return Closing(record, text) if stored["kind"] == "closing" else Refusal(record, text, None)
+
+
+STEPS = Steps(run=write_group, undo=undo, dump=dump, load=load)
+
+
+def record_of_intent(intent: Row, request_id: UUID) -> Row:
+    """Return the final record of a request as far as its intent knows it; the caller says how it ended."""
+    return {**intent, "id": request_id, "organization_id": UUID(str(intent["organization_id"]))}
+
+
+def _organizations(members: Sequence[Member]) -> set[UUID]:
+    return {
+        m.organization_id if isinstance(m, Intent) else m.record["organization_id"]
+        for m in members
+        if isinstance(m, Intent) or (isinstance(m, Refusal) and m.versions is not None)
+    }
+
+
+def _stale(member: Member, current: dict[UUID, Versions]) -> bool:
+    if isinstance(member, Intent):
+        return current[member.organization_id] != member.versions
+    if isinstance(member, Refusal) and member.versions is not None:
+        return current[member.record["organization_id"]] != member.versions
+    return False
+
+
+def _intent_result(member: Intent, budgets: Budgets, is_fresh: bool) -> Any:
+    if not is_fresh:
+        return StaleConfiguration()
+    if not member.claim.caps:
+        return Reserved(member.claim.worst.output_tokens, 0, ())
+    return budgets.reserve(member.claim)
+
+
+def _final_result(member: Closing | Refusal, overruns: dict[UUID, int], is_fresh: bool) -> Any:
+    if isinstance(member, Closing):
+        return overruns.get(member.record["id"])
+    return None if is_fresh else StaleConfiguration()
+
+
+def _insert(
+    connection: BaseDatabaseWrapper, members: Sequence[Member], results: Sequence[Any], overruns: dict[UUID, int]
+) -> None:
+    records: list[Row] = []
+    texts: list[Row] = []
+    opens: list[Row] = []
+    for member, result in zip(members, results, strict=True):
+        if isinstance(member, Intent):
+            opens += [member.row] if isinstance(result, Reserved) else []
+        elif isinstance(member, Closing):
+            if result is not None:
+                records.append({**member.record, "overrun_nano_usd": overruns[member.record["id"]]})
+                texts += [member.text] if member.text else []
+        elif result is None:
+            records.append(member.record)
+            texts += [member.text] if member.text else []
+    insert_rows(connection, OpenRequest, opens)
+    insert_rows(connection, RequestRecord, records)
+    insert_rows(connection, RequestText, texts)
+
+
+def _delete_open(connection: BaseDatabaseWrapper, requests: Sequence[UUID]) -> set[UUID]:
+    """Delete the intents of finished requests; return the ids of those that were still open: these are ours."""
+    if not requests:
+        return set()
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("DELETE FROM audit_openrequest WHERE id = ANY(%s) RETURNING id", [list(requests)])
+            return {row[0] for row in cursor.fetchall()}
+        places = ", ".join(["%s"] * len(requests))
+        cursor.execute(
+            f"DELETE FROM audit_openrequest WHERE id IN ({places}) RETURNING id",  # noqa: S608 (placeholders only)
+            [request.hex for request in requests],
+        )
+        return {UUID(row[0]) for row in cursor.fetchall()}
+
+
+def _now(connection: BaseDatabaseWrapper) -> datetime:
+    """Return the database's time, which rules the windows: a worker's clock may be wrong."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        now: datetime = cursor.fetchone()[0]
+        return now

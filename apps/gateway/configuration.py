@@ -1,0 +1,264 @@
+"""What this process knows of an organization: its keys, policies, routes and prices, as of known versions.
+
+A copy may serve any number of requests. It is never trusted on its own: the journal compares its versions with the
+database's in the transaction that admits or refuses a request, and a stale copy is dropped and read again.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, close_old_connections, connection, connections
+from django.db.models import Q, QuerySet
+
+from apps.gateway.judgement import Judgement, judgement_of
+from apps.gateway.models import ModelRoute
+from apps.gateway.providers.base import Endpoint
+from apps.orgs import keys
+from apps.orgs.encryption import DecryptionError
+from apps.orgs.models import ApiKey, Organization, ProviderCredential
+from apps.orgs.versions import Versions, read_versions
+from apps.policies.engine.evaluate import Facts, evaluate
+from apps.policies.engine.policy import Mode, Policy, read_rule
+from apps.policies.models import Policy as PolicyRow
+from apps.policies.models import Price
+from apps.policies.prices import PriceBook
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+MAX_JUDGEMENTS = 10_000
+MAX_CALLERS = 100_000
+READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a key, and the application or user it belongs to."""
+
+    organization_id: UUID
+    organization_name: str
+    application_id: UUID | None
+    application_name: str
+    user_id: UUID | None
+    user_name: str
+    api_key_id: UUID
+    api_key_prefix: str
+    pepper_id: str
+    digest: str = field(repr=False)
+    expires_at: datetime | None
+    usable: bool
+    """Neither revoked nor of an inactive application or user."""
+
+    def owns(self, text: str) -> bool:
+        """Whether ``text`` is this key, compared in constant time."""
+        try:
+            return hmac.compare_digest(keys.digest(text, self.pepper_id), self.digest)
+        except KeyError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A provider that may serve a model, and under which name."""
+
+    pattern: str
+    endpoint: Endpoint | None
+    """``None`` if its credential cannot be read: the model is known and not served."""
+    upstream_model: str
+    own: bool
+    """Whether the route is the organization's own, which goes before the platform's."""
+
+
+@dataclass(eq=False, slots=True)
+class Configuration:
+    """One organization's configuration at one pair of versions."""
+
+    organization_id: UUID
+    versions: Versions
+    suspended: bool
+    policies: tuple[Policy, ...]
+    targets: tuple[Target, ...]
+    prices: PriceBook
+    callers: dict[str, Caller] = field(default_factory=dict)
+    _judgements: dict[Facts, Judgement] = field(default_factory=dict)
+
+    def judge(self, caller: Caller, model: str) -> Judgement:
+        """Evaluate the policies for a caller and a model; the same facts are judged once."""
+        facts = Facts(caller.organization_id, caller.application_id, caller.user_id, caller.api_key_id, model)
+        judgement = self._judgements.get(facts)
+        if judgement is None:
+            if len(self._judgements) >= MAX_JUDGEMENTS:
+                self._judgements.clear()
+            judgement = self._judgements[facts] = judgement_of(evaluate(facts, self.policies))
+        return judgement
+
+
+class Configurations:
+    """The copies of this process, read on a few threads of their own."""
+
+    def __init__(self) -> None:
+        self._by_organization: dict[UUID, Configuration] = {}
+        self._by_prefix: OrderedDict[str, Configuration] = OrderedDict()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="configuration")
+
+    async def find(self, key: str) -> tuple[Caller, Configuration] | None:
+        """Return the caller that a key's text belongs to, ``None`` if there is none. Raises `DatabaseError`."""
+        prefix = keys.prefix_of(key)
+        if not prefix:
+            return None
+        configuration = self._by_prefix.get(prefix)
+        if configuration is None:
+            configuration = await self.read(lambda: self._load_by_prefix(prefix))
+        if configuration is None:
+            return None
+        caller = configuration.callers[prefix]
+        return (caller, configuration) if caller.owns(key) else None
+
+    async def is_current(self, configuration: Configuration) -> bool:
+        """Ask the database whether a copy still holds; one that does not is dropped."""
+        organization = configuration.organization_id
+        current = await self.read(lambda: read_versions(connection, [organization])[organization])
+        if current == configuration.versions:
+            return True
+        self.drop(configuration)
+        return False
+
+    def drop(self, configuration: Configuration) -> None:
+        """Forget a copy that turned out to be stale."""
+        if self._by_organization.get(configuration.organization_id) is configuration:
+            del self._by_organization[configuration.organization_id]
+        for prefix in configuration.callers:
+            if self._by_prefix.get(prefix) is configuration:
+                del self._by_prefix[prefix]
+
+    async def read(self, query: Callable[[], T]) -> T:
+        """Run a database query on a reader's thread; once more if its connection had died while idle."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _with_a_live_connection, query)
+
+    def close(self) -> None:
+        """End the readers and their connections."""
+        for _ in range(READERS):
+            self._readers.submit(connections.close_all)
+        self._readers.shutdown(wait=True)
+
+    def _load_by_prefix(self, prefix: str) -> Configuration | None:
+        row = _key_rows().filter(prefix=prefix).first()
+        if row is None or row.organization_id is None:
+            return None
+        organization: UUID = row.organization_id
+        versions = read_versions(connection, [organization])[organization]
+        configuration = self._by_organization.get(organization)
+        if configuration is None or configuration.versions != versions:
+            configuration = load_configuration(organization, versions)
+        # The key is read after the versions: a change in between leaves the copy older than it looks, never newer.
+        row = _key_rows().filter(prefix=prefix, organization_id=organization).first()
+        if configuration is None or row is None:
+            return None
+        self._remember(prefix, _caller(row), configuration)
+        return configuration
+
+    def _remember(self, prefix: str, caller: Caller, configuration: Configuration) -> None:
+        configuration.callers[prefix] = caller
+        self._by_organization[configuration.organization_id] = configuration
+        self._by_prefix[prefix] = configuration
+        while len(self._by_prefix) > MAX_CALLERS:
+            oldest, holder = self._by_prefix.popitem(last=False)
+            holder.callers.pop(oldest, None)
+
+
+def load_configuration(organization_id: UUID, versions: Versions) -> Configuration | None:
+    """Read an organization's configuration; ``versions`` must have been read before. ``None`` if it is gone."""
+    organization = Organization.objects.filter(id=organization_id).first()
+    if organization is None:
+        return None
+    mine = Q(organization_id=organization_id) | Q(organization__isnull=True)
+    return Configuration(
+        organization_id=organization_id,
+        versions=versions,
+        suspended=organization.state != Organization.State.ACTIVE,
+        policies=tuple(_policy(row) for row in PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value)),
+        targets=tuple(
+            _target(route)
+            for route in ModelRoute.objects.filter(mine, is_active=True, credential__is_active=True)
+            .select_related("credential")
+            .order_by("priority")
+        ),
+        prices=PriceBook(Price.objects.all()),
+    )
+
+
+def _with_a_live_connection(query: Callable[[], T]) -> T:
+    close_old_connections()
+    try:
+        return query()
+    except (OperationalError, InterfaceError):
+        connection.close()
+        return query()
+
+
+def _key_rows() -> "QuerySet[ApiKey]":
+    return ApiKey.objects.select_related("organization", "application", "user")
+
+
+def _caller(row: ApiKey) -> Caller:
+    assert row.organization is not None
+    usable = row.revoked_at is None
+    if row.application is not None:
+        usable = usable and row.application.is_active
+    if row.user is not None:
+        usable = usable and row.user.is_active
+        usable = usable and (row.user.is_superuser or row.organization_id in row.user.roles())
+    return Caller(
+        organization_id=row.organization.id,
+        organization_name=row.organization.name,
+        application_id=row.application_id,
+        application_name=row.application.name if row.application else "",
+        user_id=row.user_id,
+        user_name=row.user.username if row.user else "",
+        api_key_id=row.id,
+        api_key_prefix=row.prefix,
+        pepper_id=row.pepper_id,
+        digest=row.digest,
+        expires_at=row.expires_at,
+        usable=usable,
+    )
+
+
+def _policy(row: PolicyRow) -> Policy:
+    return Policy(
+        id=row.id,
+        version=row.version,
+        name=row.name,
+        kind=row.kind,
+        mode=Mode(row.mode) if row.mode in Mode.__members__.values() else Mode.ENFORCE,
+        level=row.level,
+        scope_id=row.scope_id,
+        organization_id=row.organization_id,
+        rule=read_rule(row.kind, row.config),
+    )
+
+
+def _target(route: ModelRoute) -> Target:
+    credential: ProviderCredential = route.credential
+    return Target(route.model, _endpoint(credential), route.upstream_model, route.organization_id is not None)
+
+
+def _endpoint(credential: ProviderCredential) -> Endpoint | None:
+    try:
+        secret = credential.secret()
+    except DecryptionError:
+        logger.exception("Provider credential %s cannot be decrypted; its models are not served.", credential.id)
+        return None
+    url = credential.base_url or VENDOR_URLS.get(credential.provider, "")
+    return Endpoint(credential.provider, url, secret)
+
+
+VENDOR_URLS = {"openai": "https://api.openai.com/v1", "simulated": "simulated://local"}

@@ -1,0 +1,203 @@
+"""One request and what is known of it so far; at its end, the record it leaves."""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from apps.audit.models import Status
+from apps.audit.rows import Row
+from apps.audit.uuid7 import uuid7
+from apps.gateway.configuration import Caller, Configuration
+from apps.gateway.inspection import Inspection, safe_text
+from apps.gateway.judgement import Judgement
+from apps.gateway.limits import rate_headers, reading_json
+from apps.gateway.prompt import Prompt
+from apps.gateway.providers.base import Usage
+from apps.gateway.routing import Candidate, PricedTarget, Route
+from apps.gateway.transcript import prompt_transcript
+from apps.policies.budgets import Reserved
+from apps.policies.engine.evaluate import Reason
+from apps.policies.rates.base import RateVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended."""
+
+    status: Status
+    http_status: int
+    error_code: str = ""
+    error_message: str = ""
+    usage: Usage | None = None
+    usage_source: str = ""
+    response: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request on its way through the stages. Each stage fills in what it found out."""
+
+    endpoint: str
+    id: UUID = field(default_factory=uuid7)
+    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.perf_counter)
+    caller: Caller | None = None
+    configuration: Configuration | None = None
+    prompt: Prompt | None = None
+    judgement: Judgement | None = None
+    priced: tuple[PricedTarget, ...] = ()
+    inspection: Inspection | None = None
+    route: Route | None = None
+    verdict: RateVerdict | None = None
+    reserved: Reserved | None = None
+    budget_readings: tuple[dict[str, Any], ...] = ()
+    served_by: Candidate | None = None
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    output_findings: tuple[dict[str, Any], ...] = ()
+    shadow_reasons: list[Reason] = field(default_factory=list)
+    refusal: Reason | None = None
+    first_byte_ms: int | None = None
+    opened: bool = False
+    closed: bool = False
+    cost_nano_usd: int = 0
+
+    def forget(self) -> None:
+        """Drop what was decided under a configuration that no longer holds; the prompt and the id stay."""
+        self.caller = self.configuration = self.judgement = self.inspection = self.route = None
+        self.verdict = self.reserved = self.refusal = None
+        self.budget_readings = ()
+        self.shadow_reasons = []
+
+    def elapsed_ms(self) -> int:
+        """Return the milliseconds since the request came."""
+        return int((time.perf_counter() - self.started) * 1000)
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the headers that every answer of this request carries, as far as they are known."""
+        headers = [("x-request-id", str(self.id))]
+        if self.attempts:
+            headers.append(("x-lcp-provider", self.attempts[-1]["provider"]))
+        if self.verdict is not None:
+            headers += rate_headers(self.verdict)
+        return headers
+
+    def intent(self) -> Row:
+        """Return the record as it stands when the call is about to be made, for whoever may have to finish it."""
+        return self.record(Outcome(Status.INTERRUPTED, 0))
+
+    def record(self, outcome: Outcome) -> Row:
+        """Return the final record's columns. The cost follows from the outcome's usage and the price that applied."""
+        usage = outcome.usage or Usage(0, 0)
+        candidate = self.served_by or (self.route.candidates[0] if self.route else None)
+        self.cost_nano_usd = _cost(candidate, outcome.usage)
+        return {
+            "id": self.id,
+            "timestamp": self.timestamp,
+            "endpoint": self.endpoint,
+            **self._who(),
+            **self._what(candidate),
+            "status": outcome.status.value,
+            "http_status": outcome.http_status,
+            "error_code": outcome.error_code,
+            "error_message": safe_text(_storable(outcome.error_message)),
+            "tokens_input": usage.input_tokens,
+            "tokens_output": usage.output_tokens,
+            "tokens_cached": usage.cache_read_tokens,
+            "usage_source": outcome.usage_source if outcome.usage else "",
+            "cost_nano_usd": self.cost_nano_usd,
+            "overrun_nano_usd": 0,
+            "latency_ms": self.elapsed_ms(),
+            "first_byte_ms": self.first_byte_ms,
+            **self._why(),
+            "prompt_hash": keyed_hash(self.prompt_text()),
+            "response_hash": keyed_hash(_storable(outcome.response)),
+        }
+
+    def text(self, outcome: Outcome) -> Row | None:
+        """Return the redacted texts to be stored beside the record; ``None`` where there is none."""
+        prompt, response = self.prompt_text(), _storable(outcome.response)
+        if self.caller is None or not (prompt or response):
+            return None
+        return {
+            "id": self.id,
+            "organization_id": self.caller.organization_id,
+            "prompt_redacted": prompt,
+            "response_redacted": response,
+        }
+
+    def prompt_text(self) -> str:
+        """Return the redacted conversation; empty as long as it has not been inspected."""
+        return _storable(prompt_transcript(self.inspection.stored)) if self.inspection else ""
+
+    def _who(self) -> Row:
+        caller = self.caller
+        assert caller is not None
+        return {
+            "organization_id": caller.organization_id,
+            "organization_name": caller.organization_name,
+            "application_id": caller.application_id,
+            "application_name": caller.application_name,
+            "user_id": caller.user_id,
+            "user_name": caller.user_name,
+            "api_key_id": caller.api_key_id,
+            "api_key_prefix": caller.api_key_prefix,
+            "end_user": safe_text(self.prompt.end_user) if self.prompt and self.prompt.end_user else "",
+        }
+
+    def _what(self, candidate: Candidate | None) -> Row:
+        prompt = self.prompt
+        return {
+            "model": safe_text(prompt.model) if prompt else "",
+            "streamed": prompt.stream if prompt else False,
+            "metadata": {safe_text(k): safe_text(v) for k, v in prompt.metadata.items()} if prompt else {},
+            "provider": candidate.target.endpoint.provider if candidate else "",
+            "upstream_model": candidate.target.model if candidate else "",
+            "price": candidate.target.price.stamp() if candidate else {},
+            "attempts": self.attempts,
+        }
+
+    def _why(self) -> Row:
+        judgement = self.judgement
+        reasons = list(judgement.reasons) if judgement else []
+        reasons += [reason.as_json() for reason in self.shadow_reasons]
+        reasons += [self.refusal.as_json()] if self.refusal and self.refusal not in self._decided() else []
+        readings = [reading_json(reading) for reading in self.verdict.readings] if self.verdict else []
+        return {
+            "reasons": reasons,
+            "policies": judgement.stamps if judgement else [],
+            "findings": [*(self.inspection.findings if self.inspection else ()), *self.output_findings],
+            "limits": [*readings, *self.budget_readings],
+            "degraded": ["rate_limits"] if self.verdict and self.verdict.degraded else [],
+        }
+
+    def _decided(self) -> tuple[Reason, ...]:
+        return self.judgement.decision.reasons if self.judgement else ()
+
+
+def keyed_hash(text: str) -> str:
+    """Return the HMAC-SHA-256 of a stored text, in hexadecimal: the record can prove it without holding it."""
+    if not text:
+        return ""
+    return hmac.new(_hash_key(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _hash_key() -> bytes:
+    return next(iter(settings.KEY_PEPPERS.values()))
+
+
+def _cost(candidate: Candidate | None, usage: Usage | None) -> int:
+    if candidate is None or usage is None:
+        return 0
+    price = candidate.target.price
+    return price.cost(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+
+
+def _storable(text: str) -> str:
+    """Replace what a database's text cannot hold."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text

@@ -1,0 +1,33 @@
+"""A decision and what the later stages need of it, worked out once for all requests with the same facts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from apps.gateway.inspection import Guard, guard_for
+from apps.gateway.limits import LimitSet, limits_of
+from apps.policies.engine.evaluate import Decision
+from apps.policies.engine.kinds import Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A decision with its limits, guards, and what a record keeps of it (``stamps`` of policies, ``reasons``)."""
+
+    decision: Decision
+    limits: LimitSet
+    input_guard: Guard
+    output_guard: Guard
+    stamps: list[dict[str, Any]]
+    reasons: list[dict[str, Any]]
+
+
+def judgement_of(decision: Decision) -> Judgement:
+    """Work out what follows from a decision."""
+    return Judgement(
+        decision=decision,
+        limits=limits_of(decision),
+        input_guard=guard_for(decision, Direction.INPUT),
+        output_guard=guard_for(decision, Direction.OUTPUT),
+        stamps=[policy.stamp() for policy in decision.applied],
+        reasons=[reason.as_json() for reason in decision.reasons],
+    )

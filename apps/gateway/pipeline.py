@@ -1,0 +1,564 @@
+"""The path of a request, from its headers to its record. Read `Pipeline._through` from top to bottom.
+
+A stage takes nouns, returns nouns and raises a `GatewayError` to stop. There is one exit: `Pipeline.complete_chat`
+answers whatever happened, after the record of it was handed to the journal.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import orjson
+from django.db import DatabaseError, InterfaceError
+
+from apps.audit.journal import Journal, JournalUnavailable
+from apps.audit.models import Status
+from apps.audit.money import usd_from_nano
+from apps.gateway import metrics
+from apps.gateway.bookkeeping import Closing, Intent, Refusal, StaleConfiguration
+from apps.gateway.configuration import Caller, Configuration, Configurations
+from apps.gateway.errors import (
+    BudgetExceeded,
+    Forbidden,
+    GatewayError,
+    InvalidRequest,
+    ProviderFailed,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+)
+from apps.gateway.exchange import Exchange, Outcome
+from apps.gateway.inspection import inspect, refuse_unscannable
+from apps.gateway.judgement import Judgement
+from apps.gateway.limits import refusal_message, shadow_reason
+from apps.gateway.prompt import parse
+from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
+from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
+from apps.gateway.streaming import AnswerStream
+from apps.gateway.transcript import answer_transcript
+from apps.gateway.transport import Transport, UpstreamResponse
+from apps.policies.budgets import Claim, OverBudget, Reserved
+from apps.policies.engine.evaluate import Reason
+from apps.policies.engine.policy import Level
+from apps.policies.rates.base import RateStore, RatesUnavailable
+
+logger = logging.getLogger(__name__)
+
+READINGS_OF_A_CHANGING_CONFIGURATION = 5
+JSON = [("content-type", "application/json")]
+
+
+class Inbound(Protocol):
+    """A request as a door hands it in."""
+
+    @property
+    def authorization(self) -> Sequence[str]:
+        """The values of every Authorization header, as they came."""
+        ...
+
+    @property
+    def content_encoding(self) -> str:
+        """The Content-Encoding header's value, ``""`` without one."""
+        ...
+
+    async def body(self) -> bytes:
+        """Return the whole body, read once. Raises `InvalidRequest` if it is too large or too slow."""
+        ...
+
+    def gone(self) -> bool:
+        """Whether the client has left, as far as the door can tell."""
+        ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: a whole body, or a stream that must be closed by whoever sends it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes = field(repr=False, default=b"")
+    stream: AnswerStream | None = None
+
+
+class Pipeline:
+    """The stages and what they work with. One for each event loop."""
+
+    def __init__(
+        self,
+        *,
+        configurations: Configurations,
+        rates: RateStore,
+        journal: Journal,
+        transport: Transport,
+        environment: Environment,
+        deadline_seconds: float,
+    ) -> None:
+        self.configurations = configurations
+        self.rates = rates
+        self.journal = journal
+        self.transport = transport
+        self.environment = environment
+        self.deadline_seconds = deadline_seconds
+        self._loose_ends: set[asyncio.Task[None]] = set()
+
+    # --- the doors' entrances
+
+    async def complete_chat(self, inbound: Inbound) -> Answer:
+        """Answer a chat completion request, whatever happens, and leave exactly one record of it."""
+        exchange = Exchange("chat.completions")
+        try:
+            return await self._with_current_configuration(exchange, inbound)
+        except asyncio.CancelledError:
+            self.interrupt(exchange, Outcome(Status.INTERRUPTED, 499, "INTERRUPTED", "The server was stopping."))
+            raise
+        except Exception:
+            logger.exception("Request %s failed inside the gateway.", exchange.id)
+            return await self._fail(
+                exchange, GatewayError("The gateway failed. The request's id helps to find out why.")
+            )
+
+    async def list_models(self, inbound: Inbound) -> Answer:
+        """Answer which models the caller may use."""
+        exchange = Exchange("models")
+        try:
+            await self._authenticate(exchange, inbound)
+            caller, configuration = exchange.caller, exchange.configuration
+            assert caller is not None
+            assert configuration is not None
+            if not await self._is_current(configuration):
+                exchange.forget()
+                await self._authenticate(exchange, inbound)
+            return self._whole(exchange, 200, _model_list(self._usable_models(exchange)))
+        except GatewayError as error:
+            return _refusal_answer(exchange, error)
+
+    async def close(self) -> None:
+        """Wait for what was left to do in the background."""
+        await asyncio.gather(*self._loose_ends, return_exceptions=True)
+
+    # --- the path
+
+    async def _with_current_configuration(self, exchange: Exchange, inbound: Inbound) -> Answer:
+        for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
+            try:
+                return await self._through(exchange, inbound)
+            except GatewayError as error:
+                try:
+                    return await self._fail(exchange, error)
+                except StaleConfiguration:
+                    self._forget(exchange)
+            except StaleConfiguration:
+                self._forget(exchange)
+        return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
+
+    async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:
+        await self._authenticate(exchange, inbound)
+        await self._parse(exchange, inbound)
+        self._judge(exchange)
+        self._inspect(exchange)
+        self._plan(exchange)
+        await self._take_limits(exchange)
+        await self._open(exchange)
+        return await self._call(exchange, inbound)
+
+    async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        found = await self._find_caller(_bearer(inbound.authorization))
+        if found is None:
+            metrics.unauthenticated()
+            raise Unauthenticated("The API key is missing, unknown, expired or revoked.")
+        exchange.caller, exchange.configuration = found
+
+    async def _parse(self, exchange: Exchange, inbound: Inbound) -> None:
+        if exchange.prompt is None:
+            if inbound.content_encoding not in ("", "identity"):
+                raise InvalidRequest("Compressed bodies are not read: send it without Content-Encoding.", status=415)
+            exchange.prompt = parse(await inbound.body())
+
+    def _judge(self, exchange: Exchange) -> None:
+        """Find who serves the model (404), what the policies say (403) and what it costs (403 if nobody knows)."""
+        caller, configuration, prompt = exchange.caller, exchange.configuration, exchange.prompt
+        assert caller is not None
+        assert configuration is not None
+        assert prompt is not None
+        targets = find_targets(configuration, self.environment, prompt.model)
+        if configuration.suspended:
+            raise Forbidden("FORBIDDEN", "The organization is suspended.")
+        exchange.judgement = configuration.judge(caller, prompt.model)
+        refusal = exchange.judgement.decision.refusal
+        if refusal is not None:
+            exchange.refusal = refusal
+            policy = {"policy": refusal.policy.name} if refusal.policy else {}
+            raise Forbidden(refusal.code, refusal.message, policy)
+        exchange.priced = price_targets(configuration, targets, exchange.timestamp)
+
+    def _inspect(self, exchange: Exchange) -> None:
+        prompt, judgement = exchange.prompt, exchange.judgement
+        assert prompt is not None
+        assert judgement is not None
+        exchange.inspection = inspect(prompt.body, judgement.input_guard, "input")
+        if exchange.inspection.blocked:
+            raise exchange.inspection.blocked
+        refuse_unscannable(prompt.body, judgement.input_guard)
+
+    def _plan(self, exchange: Exchange) -> None:
+        assert exchange.inspection is not None
+        assert exchange.judgement is not None
+        exchange.route = plan_route(exchange.inspection.passed, exchange.priced, exchange.judgement.decision)
+
+    async def _take_limits(self, exchange: Exchange) -> None:
+        judgement, route = exchange.judgement, exchange.route
+        assert judgement is not None
+        assert route is not None
+        limits = judgement.limits.enforced
+        if limits:
+            try:
+                verdict = await self.rates.take(str(exchange.id), limits, route.expected_tokens, self.deadline_seconds)
+            except RatesUnavailable as error:
+                raise Unavailable("Rate limits cannot be checked right now.") from error
+            exchange.verdict = verdict
+            if not verdict.allowed:
+                assert verdict.refused_by is not None
+                raise _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
+        if judgement.limits.shadow:
+            await self._take_shadow_limits(exchange, judgement, route.expected_tokens)
+
+    async def _take_shadow_limits(self, exchange: Exchange, judgement: Judgement, tokens: int) -> None:
+        for limit in judgement.limits.shadow:
+            verdict = await self.rates.take(f"{exchange.id}:shadow", [limit], tokens, self.deadline_seconds)
+            if not verdict.allowed:
+                exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
+
+    async def _open(self, exchange: Exchange) -> None:
+        """Commit the intent and the reservations, or give back what was taken."""
+        try:
+            exchange.reserved = await self._commit_intent(exchange)
+        except BaseException:
+            if exchange.verdict is not None and exchange.verdict.allowed:
+                self.later(self._give_back(exchange))
+            raise
+        exchange.opened = True
+
+    async def _commit_intent(self, exchange: Exchange) -> Reserved:
+        try:
+            result = await self.journal.post(self._intent(exchange))
+        except JournalUnavailable as error:
+            raise Unavailable("The request cannot be recorded right now, so it was not sent.") from error
+        if isinstance(result, Exception):
+            raise result
+        if isinstance(result, OverBudget):
+            raise _over_budget(exchange, result)
+        assert isinstance(result, Reserved)
+        exchange.budget_readings = result.readings
+        self._clamp(exchange, result)
+        return result
+
+    def _intent(self, exchange: Exchange) -> Intent:
+        caller, configuration, judgement, route = (
+            exchange.caller,
+            exchange.configuration,
+            exchange.judgement,
+            exchange.route,
+        )
+        assert caller is not None
+        assert configuration is not None
+        assert judgement is not None
+        assert route is not None
+        claim = Claim(exchange.id, caller.organization_id, judgement.decision.cost_caps, route.worst)
+        deadline = exchange.timestamp + timedelta(seconds=self.deadline_seconds)
+        row = {
+            "id": exchange.id,
+            "organization_id": caller.organization_id,
+            "deadline": deadline,
+            "worst_case_nano_usd": route.worst.nano_usd,
+            "intent": exchange.intent(),
+        }
+        return Intent(caller.organization_id, configuration.versions, claim, row)
+
+    def _clamp(self, exchange: Exchange, reserved: Reserved) -> None:
+        route, prompt, inspection = exchange.route, exchange.prompt, exchange.inspection
+        assert route is not None
+        assert prompt is not None
+        assert inspection is not None
+        if reserved.output_tokens < route.worst.output_tokens:
+            exchange.route = clamp(route, inspection.passed, prompt.choices, reserved.output_tokens)
+
+    # --- the call
+
+    async def _call(self, exchange: Exchange, inbound: Inbound) -> Answer:
+        assert exchange.prompt is not None
+        candidate, response = await self._reach_provider(exchange)
+        exchange.served_by = candidate
+        if exchange.prompt.stream:
+            stream = AnswerStream(self, exchange, candidate, response)
+            headers = [
+                *exchange.headers(),
+                ("content-type", "text/event-stream; charset=utf-8"),
+                ("cache-control", "no-cache"),
+            ]
+            return Answer(200, headers, stream=stream)
+        try:
+            reply = candidate.target.adapter.parse_reply(await response.read())
+        except UpstreamError as error:
+            exchange.attempts[-1]["fault"] = error.fault.value
+            raise ProviderFailed(error) from error
+        finally:
+            await response.close()
+        return await self._deliver(exchange, inbound, reply)
+
+    async def _reach_provider(self, exchange: Exchange) -> tuple[Candidate, UpstreamResponse]:
+        """Send the request to the first candidate that takes it; another one only before anything was answered."""
+        assert exchange.route is not None
+        *others, last = exchange.route.candidates
+        for candidate in others:
+            try:
+                return candidate, await self._send(exchange, candidate)
+            except UpstreamError as error:
+                if not _another_may_answer(error):
+                    raise ProviderFailed(error) from error
+        try:
+            return last, await self._send(exchange, last)
+        except UpstreamError as error:
+            raise ProviderFailed(error) from error
+
+    async def _send(self, exchange: Exchange, candidate: Candidate) -> UpstreamResponse:
+        attempt: dict[str, Any] = {
+            "provider": candidate.target.endpoint.provider,
+            "model": candidate.target.model,
+            "started_ms": exchange.elapsed_ms(),
+        }
+        exchange.attempts.append(attempt)
+        try:
+            response = await self.transport.send(candidate.request)
+            if response.status >= 300:
+                raise await _refused(candidate, response)
+        except UpstreamError as error:
+            attempt |= {"fault": error.fault.value, "status": error.status, "ended_ms": exchange.elapsed_ms()}
+            raise
+        attempt["status"] = response.status
+        exchange.first_byte_ms = exchange.elapsed_ms()
+        return response
+
+    async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
+        judgement = exchange.judgement
+        assert judgement is not None
+        usage, source = self.usage_of(exchange, reply.usage, answer_transcript(_messages(reply.body)))
+        inspection = inspect(reply.body.get("choices"), judgement.output_guard, "output")
+        exchange.output_findings = inspection.findings
+        response = answer_transcript(_messages({"choices": inspection.stored}))
+        if inspection.blocked:
+            outcome = _blocked_outcome(inspection.blocked, usage, source, response)
+            await self.settle(exchange, outcome)
+            return _refusal_answer(exchange, inspection.blocked)
+        status = Status.CANCELLED if inbound.gone() else Status.SUCCESS
+        await self.settle(exchange, Outcome(status, 200, usage=usage, usage_source=source, response=response))
+        return self._whole(exchange, 200, {**reply.body, "choices": inspection.passed})
+
+    def _whole(self, exchange: Exchange, status: int, body: Any) -> Answer:
+        headers = [*exchange.headers(), *JSON]
+        if exchange.closed:
+            headers.append(("x-lcp-cost-usd", usd_from_nano(exchange.cost_nano_usd)))
+        return Answer(status, headers, orjson.dumps(body))
+
+    # --- the end of a request
+
+    def usage_of(self, exchange: Exchange, reported: Usage | None, produced: str) -> tuple[Usage, str]:
+        """Return what was used and who says so: the provider, or our estimate of what it produced."""
+        if reported is not None:
+            return reported, "provider"
+        candidate = exchange.served_by or (exchange.route.candidates[0] if exchange.route else None)
+        assert candidate is not None
+        assert exchange.inspection is not None
+        return candidate.target.adapter.estimate(exchange.inspection.passed, produced), "estimate"
+
+    async def settle(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Write the final record of a call and wait for it; give the limits back what was not used."""
+        if exchange.closed:
+            return
+        closing = self._closing(exchange, outcome)
+        self.later(self._release_limits(exchange, outcome))
+        await self.journal.post(closing)
+
+    def interrupt(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Have the final record written without waiting for it: the task of this request is going away."""
+        if exchange.closed or exchange.caller is None:
+            return
+        if not exchange.opened:
+            exchange.closed = True
+            metrics.finished(exchange, outcome)
+            self.journal.post_soon(Refusal(exchange.record(outcome), exchange.text(outcome), None))
+            return
+        if outcome.usage is None and exchange.attempts:
+            usage, source = self.usage_of(exchange, None, "")
+            outcome = replace(outcome, usage=usage, usage_source=source)
+        self.journal.post_soon(self._closing(exchange, outcome))
+        self.later(self._release_limits(exchange, outcome))
+
+    def _closing(self, exchange: Exchange, outcome: Outcome) -> Closing:
+        exchange.closed = True
+        metrics.finished(exchange, outcome)
+        return Closing(exchange.record(outcome), exchange.text(outcome))
+
+    async def _fail(self, exchange: Exchange, error: GatewayError) -> Answer:
+        """Record and answer a refusal or failure. Raises `StaleConfiguration` if what it was decided on is outdated."""
+        if isinstance(error, Unauthenticated) and exchange.caller is None:
+            return _refusal_answer(exchange, error)
+        if not exchange.closed and exchange.caller is not None:
+            await self._record_failure(exchange, error)
+        return _refusal_answer(exchange, error)
+
+    async def _record_failure(self, exchange: Exchange, error: GatewayError) -> None:
+        outcome = Outcome(error.outcome, error.status, error.code, error.message)
+        if exchange.opened:
+            usage, source = self._spent_on_failure(exchange, error)
+            outcome = Outcome(error.outcome, error.status, error.code, error.message, usage, source)
+            await self.settle(exchange, outcome)
+            return
+        assert exchange.configuration is not None
+        versions = None if isinstance(error, Unavailable) else exchange.configuration.versions
+        result = await self.journal.post(Refusal(exchange.record(outcome), exchange.text(outcome), versions))
+        if isinstance(result, StaleConfiguration):
+            raise result
+        exchange.closed = True
+        metrics.finished(exchange, outcome)
+
+    def _spent_on_failure(self, exchange: Exchange, error: GatewayError) -> tuple[Usage | None, str]:
+        """A provider that was at work when the connection ended has read the input and will charge for it."""
+        if isinstance(error, ProviderFailed) and error.fault in (Fault.TIMEOUT, Fault.BROKEN, Fault.GARBAGE):
+            return self.usage_of(exchange, None, "")
+        return None, ""
+
+    async def _release_limits(self, exchange: Exchange, outcome: Outcome) -> None:
+        judgement, route = exchange.judgement, exchange.route
+        assert judgement is not None
+        assert route is not None
+        used = outcome.usage.input_tokens + outcome.usage.output_tokens if outcome.usage else 0
+        for name, limits in (
+            (str(exchange.id), judgement.limits.enforced),
+            (f"{exchange.id}:shadow", judgement.limits.shadow),
+        ):
+            if limits:
+                await self.rates.release(name, limits, route.expected_tokens, used)
+
+    async def _give_back(self, exchange: Exchange) -> None:
+        assert exchange.judgement is not None
+        assert exchange.route is not None
+        await self.rates.give_back(str(exchange.id), exchange.judgement.limits.enforced, exchange.route.expected_tokens)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something after the answer; `close` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._loose_ends.add(task)
+        task.add_done_callback(self._loose_ends.discard)
+
+    # --- who calls
+
+    async def _find_caller(self, key: str) -> tuple[Caller, Configuration] | None:
+        """Return the caller of a key that may be used now. A refusal from memory is checked with the database first."""
+        for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
+            try:
+                found = await self.configurations.find(key)
+            except (DatabaseError, InterfaceError) as error:
+                raise Unavailable("Keys cannot be checked right now.") from error
+            if found is None or _may_call(found[0]):
+                return found
+            if await self._is_current(found[1]):
+                return None
+        return None
+
+    async def _is_current(self, configuration: Configuration) -> bool:
+        try:
+            return await self.configurations.is_current(configuration)
+        except (DatabaseError, InterfaceError) as error:
+            raise Unavailable("The configuration cannot be checked right now.") from error
+
+    def _forget(self, exchange: Exchange) -> None:
+        if exchange.configuration is not None:
+            self.configurations.drop(exchange.configuration)
+        exchange.forget()
+
+    def _usable_models(self, exchange: Exchange) -> list[str]:
+        caller, configuration = exchange.caller, exchange.configuration
+        assert caller is not None
+        assert configuration is not None
+        named = [t.pattern for t in configuration.targets if "*" not in t.pattern and "?" not in t.pattern]
+        return sorted(
+            model
+            for model in {*named, *self.environment.models()}
+            if not configuration.suspended and configuration.judge(caller, model).decision.refusal is None
+        )
+
+
+def _bearer(values: Sequence[str]) -> str:
+    if len(values) != 1:
+        return ""
+    scheme, _, credential = values[0].strip().partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
+
+
+def _may_call(caller: Caller) -> bool:
+    return caller.usable and (caller.expires_at is None or caller.expires_at > datetime.now(UTC))
+
+
+def _rate_limited(exchange: Exchange, limit: Any, retry_after: float) -> RateLimited:
+    assert exchange.judgement is not None
+    message = refusal_message(limit, retry_after)
+    policy = next(p for p, _ in exchange.judgement.decision.rate_limits if str(p.id) == limit.policy_id)
+    exchange.refusal = Reason(RateLimited.code, message, policy)
+    wait = 3600.0 if math.isinf(retry_after) else retry_after
+    return RateLimited(message, details={"policy": limit.policy_name}, retry_after=wait)
+
+
+def _over_budget(exchange: Exchange, over: OverBudget) -> BudgetExceeded:
+    assert exchange.route is not None
+    exchange.budget_readings = over.readings
+    could_cost = usd_from_nano(exchange.route.worst.nano_usd)
+    said = f"Policy '{over.policy.name}' "
+    if over.policy.level is Level.PLATFORM:
+        said += f"does not leave enough for this request, which could cost {could_cost} USD."
+    else:
+        window = "in all" if over.cap.per.value == "total" else f"per {over.cap.per.value}"
+        left, limit = usd_from_nano(over.left_nano_usd), usd_from_nano(over.cap.limit_nano_usd)
+        said += f"allows {limit} USD {window}; {left} USD is left and this request could cost {could_cost} USD."
+    exchange.refusal = Reason(BudgetExceeded.code, said, over.policy)
+    wait = 3600.0
+    if over.resets_at is not None:
+        wait = max(1.0, (over.resets_at - exchange.timestamp).total_seconds())
+    return BudgetExceeded(said, details={"policy": over.policy.name}, retry_after=wait)
+
+
+def _another_may_answer(error: UpstreamError) -> bool:
+    return error.fault is not Fault.REFUSED or error.status == 429
+
+
+async def _refused(candidate: Candidate, response: UpstreamResponse) -> UpstreamError:
+    try:
+        body = await response.read()
+    finally:
+        await response.close()
+    return candidate.target.adapter.map_error(response.status, response.headers, body)
+
+
+def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [choice["message"] for choice in body["choices"]]
+
+
+def _blocked_outcome(error: GatewayError, usage: Usage, source: str, response: str) -> Outcome:
+    return Outcome(Status.BLOCKED, error.status, error.code, error.message, usage, source, response)
+
+
+def _refusal_answer(exchange: Exchange, error: GatewayError) -> Answer:
+    headers = [*exchange.headers(), *JSON]
+    if error.retry_after is not None:
+        headers.append(("retry-after", str(max(1, math.ceil(error.retry_after)))))
+    if error.status == 401:
+        headers.append(("www-authenticate", "Bearer"))
+    return Answer(int(error.status), headers, orjson.dumps(error.body()))
+
+
+def _model_list(models: Sequence[str]) -> dict[str, Any]:
+    data = [{"id": model, "object": "model", "created": 0, "owned_by": "llm-control-plane"} for model in models]
+    return {"object": "list", "data": data}

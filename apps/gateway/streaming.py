@@ -1,0 +1,137 @@
+"""A streamed answer on its way: relayed as it comes, or held to its end where a guardrail must see all of it first.
+
+An object with an idempotent `close`, not a generator with a ``finally``: a server that ends before the first chunk
+never starts a generator, and the settlement would be lost with it.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Self
+
+import orjson
+
+from apps.audit.models import Status
+from apps.gateway.assembly import Assembly
+from apps.gateway.errors import GatewayError, ProviderFailed
+from apps.gateway.exchange import Exchange, Outcome
+from apps.gateway.inspection import inspect
+from apps.gateway.providers.base import Chunk, Fault, UpstreamError
+from apps.gateway.routing import Candidate
+from apps.gateway.transcript import answer_transcript
+from apps.gateway.transport import UpstreamResponse
+
+if TYPE_CHECKING:
+    from apps.gateway.pipeline import Pipeline
+
+DONE = b"data: [DONE]\n\n"
+
+
+class AnswerStream:
+    """Yields the bytes of a server-sent event stream. Whoever iterates it calls `close` in the end, always."""
+
+    def __init__(
+        self, pipeline: "Pipeline", exchange: Exchange, candidate: Candidate, response: UpstreamResponse
+    ) -> None:
+        assert exchange.prompt is not None
+        assert exchange.judgement is not None
+        self._pipeline = pipeline
+        self._exchange = exchange
+        self._response = response
+        self._parser = candidate.target.adapter.chunk_parser()
+        self._include_usage = exchange.prompt.include_usage
+        self._guard = exchange.judgement.output_guard
+        self._assembly = Assembly()
+        self._pieces = self._held() if self._guard.intervenes else self._relayed()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await self._pieces.__anext__()
+
+    def close(self, status: Status = Status.CANCELLED) -> None:
+        """Settle what was used if the stream did not come to its end. May be called any number of times."""
+        if self._exchange.closed:
+            return
+        code, message = _ENDINGS[status]
+        self._pipeline.interrupt(self._exchange, self._outcome(status, code, message))
+        self._pipeline.later(self._response.close())
+
+    async def _relayed(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunks in self._chunks():
+                data = b"".join(_event(chunk.data) for chunk in chunks if self._wanted(chunk))
+                if data:
+                    yield data
+        except UpstreamError as error:
+            yield await self._broken(error)
+            return
+        await self._settle(self._outcome(Status.SUCCESS))
+        yield DONE
+
+    async def _held(self) -> AsyncGenerator[bytes, None]:
+        held: list[Chunk] = []
+        try:
+            async for chunks in self._chunks():
+                held += chunks
+        except UpstreamError as error:
+            yield await self._broken(error)
+            return
+        messages = self._assembly.messages()
+        inspection = inspect(messages, self._guard, "output")
+        if inspection.blocked:
+            blocked = inspection.blocked
+            await self._settle(self._outcome(Status.BLOCKED, blocked.code, blocked.message))
+            yield _error_event(blocked)
+            return
+        await self._settle(self._outcome(Status.SUCCESS))
+        if inspection.passed is not messages:
+            yield b"".join(map(_event, self._assembly.rewritten(held, inspection.passed, self._include_usage))) + DONE
+        else:
+            yield b"".join(_event(chunk.data) for chunk in held if self._wanted(chunk)) + DONE
+
+    async def _chunks(self) -> AsyncGenerator[Sequence[Chunk], None]:
+        """Read the provider's stream to its end. Raises `UpstreamError` if it has none."""
+        async for events in self._response.event_batches():
+            chunks = [chunk for event in events for chunk in self._parser.parse(event)]
+            for chunk in chunks:
+                self._assembly.add(chunk)
+            yield chunks
+            if self._assembly.done:
+                break
+        if not self._assembly.finished:
+            raise UpstreamError(Fault.BROKEN, "The provider's answer ended too early.")
+
+    def _wanted(self, chunk: Chunk) -> bool:
+        return bool(chunk.data) and (self._include_usage or not chunk.usage_only)
+
+    async def _broken(self, error: UpstreamError) -> bytes:
+        self._exchange.attempts[-1]["fault"] = error.fault.value
+        failed = ProviderFailed(error)
+        await self._settle(self._outcome(Status.ERROR, failed.code, failed.message))
+        return _error_event(failed)
+
+    async def _settle(self, outcome: Outcome) -> None:
+        self._pipeline.later(self._response.finish())
+        await self._pipeline.settle(self._exchange, outcome)
+
+    def _outcome(self, status: Status, code: str = "", message: str = "") -> Outcome:
+        """Say how the stream ended, with what had come so far, and what that used."""
+        messages = self._assembly.messages()
+        inspection = inspect(messages, self._guard, "output")
+        self._exchange.output_findings = inspection.findings
+        usage, source = self._pipeline.usage_of(self._exchange, self._assembly.usage, answer_transcript(messages))
+        return Outcome(status, 200, code, message, usage, source, answer_transcript(inspection.stored))
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def _error_event(error: GatewayError) -> bytes:
+    return _event(orjson.dumps(error.body()))
+
+
+_ENDINGS = {
+    Status.CANCELLED: ("CLIENT_CLOSED", "The client left before the answer's end."),
+    Status.INTERRUPTED: ("INTERRUPTED", "The server was stopping."),
+}

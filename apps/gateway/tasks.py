@@ -1,0 +1,11 @@
+"""The gateway's work that is done apart from requests."""
+
+from celery import shared_task
+
+from apps.gateway.sweeper import sweep as sweep_now
+
+
+@shared_task(name="apps.gateway.tasks.sweep")  # type: ignore[untyped-decorator,unused-ignore]
+def sweep() -> int:
+    """Resolve requests whose process died; return how many."""
+    return sweep_now()

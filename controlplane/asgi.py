@@ -1,0 +1,41 @@
+"""The ASGI application: inference in the event loop, everything else through Django, and the lifespan of both."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+_django = get_asgi_application()
+
+from apps.gateway.asgi import InferenceDoor  # noqa: E402 (its modules need Django to be set up)
+from apps.gateway.runtime import Runtime  # noqa: E402
+
+_door = InferenceDoor(_django)  # type: ignore[arg-type] (ASGI is typed looser here)
+
+
+async def application(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Serve a request, or live through the server's lifespan."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    else:
+        await _door(scope, receive, send)
+
+
+async def _lifespan(
+    receive: Callable[[], Awaitable[dict[str, Any]]], send: Callable[[dict[str, Any]], Awaitable[None]]
+) -> None:
+    await receive()
+    runtime = Runtime()
+    await runtime.start()
+    runtime.start_sweeping()
+    _door.runtime = runtime
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await runtime.stop()
+    await send({"type": "lifespan.shutdown.complete"})

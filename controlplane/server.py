@@ -1,0 +1,91 @@
+"""The plain server: uvicorn on a socket that was bound before anything else was done."""
+
+import json
+import os
+import socket
+import tempfile
+
+import uvicorn
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+DRAIN_SECONDS = 6
+KEEP_ALIVE_SECONDS = 65
+_MALFORMED = json.dumps(
+    {
+        "error": {
+            "message": "This is not a well-formed HTTP/1.1 request.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "INVALID_REQUEST",
+            "details": {},
+        }
+    }
+).encode()
+
+
+class ApiProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose own refusals have the API's shape too, and whose headers must come within a deadline."""
+
+    def connection_made(self, transport: object) -> None:
+        """Give a new connection as long to send its first request line and headers as a body may take."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._patience = self.loop.call_later(settings.BODY_DEADLINE_SECONDS, self._lose_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """The headers are there: the deadline is met."""
+        self._patience.cancel()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: " + str(len(_MALFORMED)).encode() + b"\r\n\r\n"
+        )
+        self.transport.write(head + _MALFORMED)
+        self.transport.close()
+
+    def _lose_patience(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind the server's socket. Raises `OSError` if the port is taken."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.set_inheritable(True)
+    return listener
+
+
+def run(listener: socket.socket, workers: int) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    config = uvicorn.Config(
+        "controlplane.asgi:application",
+        http=ApiProtocol,
+        loop="uvloop",
+        lifespan="on",
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=4096,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        proxy_headers=False,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    with tempfile.TemporaryDirectory(prefix="lcp-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        Multiprocess(config, [listener]).run()

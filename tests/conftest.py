@@ -1,0 +1,29 @@
+"""What every test stands on: a real database with real commits, and no clean-up in between.
+
+Tests never share rows: each makes its own organization with a name of its own and looks only at that. So there is no
+transaction around a test (the journal commits on a thread of its own) and no flush (the audit's tables refuse it).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def postgres_only() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
