@@ -1,12 +1,19 @@
 """The store in Redis: its keys, its connection, and many processes."""
 
 import asyncio
+import datetime
+import ipaddress
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from apps.policies.rates.base import BUCKETS_IN_A_WINDOW, RatesUnavailable
 from apps.policies.rates.connection import Connections
@@ -209,3 +216,68 @@ async def _take_until_answered(store, limits):
             return await store.take("a", limits, 0, HOLD_SECONDS)
         except RatesUnavailable:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": uvloop}) for uvloop in (False, True)])
+async def test_an_event_loop_that_stood_still_itself_does_not_blame_redis(redis_server, prefix, anyio_backend):
+    store = RedisRateStore(redis_server.url, prefix, timeout_seconds=0.5, connect_timeout_seconds=10.0)
+    await _take_until_answered(store, [requests_limit(5)])
+    take = asyncio.ensure_future(store.take("b", [requests_limit(5)], 0, HOLD_SECONDS))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    _stand_still(1.0)
+    assert (await take).allowed
+    await store.close()
+
+
+async def test_over_tls_the_server_proves_who_it_is(redis_server, prefix, tmp_path):
+    context, certificate = _self_signed(tmp_path)
+    async with await _tls_in_front_of(redis_server, context) as server:
+        url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        limits, patience = [requests_limit(5)], {"timeout_seconds": 10.0, "connect_timeout_seconds": 10.0}
+        trusting = RedisRateStore(f"{url}?ssl_ca_certs={certificate}", prefix, **patience)
+        careless = RedisRateStore(f"{url}?ssl_cert_reqs=none", prefix, **patience)
+        for store in (trusting, careless):
+            assert (await store.take("a", limits, 0, HOLD_SECONDS)).allowed
+            await store.close()
+        with pytest.raises(RatesUnavailable, match="certificate"):
+            await RedisRateStore(url, prefix, **patience).take("a", limits, 0, HOLD_SECONDS)
+
+
+def _stand_still(seconds):
+    time.sleep(seconds)
+
+
+async def _tls_in_front_of(redis_server, context):
+    async def relay(reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def serve(reader, writer):
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
+        await asyncio.gather(relay(reader, redis_writer), relay(redis_reader, writer), return_exceptions=True)
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+
+
+def _self_signed(folder):
+    """A server's TLS context for 127.0.0.1 and the path of its certificate, which signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, encoding = folder / "certificate.pem", serialization.Encoding.PEM
+    pem.write_bytes(certificate.public_bytes(encoding))
+    key_format, secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, key_format, secret))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, folder / "key.pem")
+    return context, pem
