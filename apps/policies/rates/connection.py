@@ -13,7 +13,6 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
-GRACE_SECONDS = 0.005
 _INCOMPLETE = object()
 
 
@@ -104,22 +103,12 @@ class Pipeline(asyncio.Protocol):
             future.set_result(reply)
 
     def _check(self) -> None:
-        """Look whether the oldest reply is overdue."""
+        """Give up if the oldest reply is overdue; after a standstill of its own, a loop reads before it calls this."""
         self._watch = None
-        if not self._unanswered:
-            return
-        deadline, oldest = self._unanswered[0]
-        if self._loop.time() < deadline:
-            self._watch = self._loop.call_at(deadline, self._check)
-        else:
-            # This loop itself may have stood still while the reply arrived: let it read before judging.
-            self._watch = self._loop.call_later(GRACE_SECONDS, self._give_up, oldest)
-
-    def _give_up(self, oldest: asyncio.Future[Any]) -> None:
-        if self._unanswered and self._unanswered[0][1] is oldest:
+        if self._unanswered and self._loop.time() >= self._unanswered[0][0]:
             self.abandon(NoReply(f"Redis did not reply within {self._timeout} s"))
-        else:
-            self._check()
+        elif self._unanswered:
+            self._watch = self._loop.call_at(self._unanswered[0][0], self._check)
 
 
 class Connections:
