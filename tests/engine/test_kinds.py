@@ -1,0 +1,74 @@
+"""Which configurations are policies and which are refused, with the field named."""
+
+from typing import Any
+
+import pytest
+
+from apps.policies.engine.kinds import ConfigError, CostCap, Fit, Per, RateLimitRule, parse_config
+
+
+def test_a_cost_cap_is_read_to_the_nano_dollar() -> None:
+    config = {"limit_usd": "12.50", "per": "day", "hard": True, "fit": "clamp"}
+    assert parse_config("cost_cap", config) == CostCap(12_500_000_000, Per.DAY, hard=True, fit=Fit.CLAMP)
+
+
+def test_a_cost_cap_is_hard_and_refuses_unless_it_says_otherwise() -> None:
+    assert parse_config("cost_cap", {"limit_usd": "0.000000001", "per": "total"}) == CostCap(
+        1, Per.TOTAL, hard=True, fit=Fit.REFUSE
+    )
+
+
+def test_concurrency_alone_needs_no_window() -> None:
+    assert parse_config("rate_limit", {"concurrent": 3}) == RateLimitRule(None, None, 3, None)
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("rate_limit", {}, "requests"),
+    ("rate_limit", {"requests": 5}, "per"),
+    ("rate_limit", {"requests": 5, "per": "fortnight"}, "per"),
+    ("rate_limit", {"requests": 5, "per": ["minute"]}, "per"),
+    ("rate_limit", {"requests": 0, "per": "minute"}, "requests"),
+    ("rate_limit", {"requests": -1, "per": "minute"}, "requests"),
+    ("rate_limit", {"requests": True, "per": "minute"}, "requests"),
+    ("rate_limit", {"requests": 1.5, "per": "minute"}, "requests"),
+    ("rate_limit", {"tokens": "many", "per": "minute"}, "tokens"),
+    ("rate_limit", {"tokens": 10**13, "per": "minute"}, "tokens"),
+    ("rate_limit", {"concurrent": 0}, "concurrent"),
+    ("rate_limit", {"requests": 5, "per": "minute", "burst": 3}, "burst"),
+    ("cost_cap", {"per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "-1", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "NaN", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "Infinity", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "1e400", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "1e-12", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "9" * 5000, "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": 12.5, "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": True, "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "twelve", "per": "day"}, "limit_usd"),
+    ("cost_cap", {"limit_usd": "1"}, "per"),
+    ("cost_cap", {"limit_usd": "1", "per": "year"}, "per"),
+    ("cost_cap", {"limit_usd": "1", "per": "day", "hard": "yes"}, "hard"),
+    ("cost_cap", {"limit_usd": "1", "per": "day", "fit": "squeeze"}, "fit"),
+    ("model_restriction", {}, "allow"),
+    ("model_restriction", {"allow": []}, "allow"),
+    ("model_restriction", {"allow": "sim-*"}, "allow"),
+    ("model_restriction", {"allow": [""]}, "allow"),
+    ("model_restriction", {"allow": [7]}, "allow"),
+    ("model_restriction", {"deny": ["x" * 257]}, "deny"),
+    ("model_restriction", {"deny": ["x"] * 1001}, "deny"),
+    ("guardrail", {}, "detectors"),
+    ("guardrail", {"detectors": {}}, "detectors"),
+    ("guardrail", {"detectors": {"telepathy": "block"}}, "detectors"),
+    ("guardrail", {"detectors": {"email": "eat"}}, "email"),
+    ("guardrail", {"detectors": {"email": "block"}, "direction": "sideways"}, "direction"),
+    ("quota", {}, ""),
+    ("cost_cap", [], ""),
+    ("cost_cap", None, ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "field"), BAD)
+def test_what_is_not_of_its_kind_is_refused_and_the_field_named(kind: str, config: Any, field: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_config(kind, config)
+    assert refusal.value.field == field
