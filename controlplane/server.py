@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import tempfile
 
@@ -83,6 +84,8 @@ def run(listener: socket.socket, workers: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         proxy_headers=False,
     )
+    # Uvicorn raises the signal again once it has drained; an orderly end is no death by signal.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return

@@ -49,6 +49,8 @@ from apps.policies.rates.base import RateStore, RatesUnavailable
 logger = logging.getLogger(__name__)
 
 READINGS_OF_A_CHANGING_CONFIGURATION = 5
+SLOT_GRACE_SECONDS = 60.0
+"""How much longer than a request may take a limit remembers it: a late correction must still find it."""
 JSON = [("content-type", "application/json")]
 
 
@@ -103,6 +105,7 @@ class Pipeline:
         self.transport = transport
         self.environment = environment
         self.deadline_seconds = deadline_seconds
+        self._hold_seconds = deadline_seconds + SLOT_GRACE_SECONDS
         self._loose_ends: set[asyncio.Task[None]] = set()
 
     # --- the doors' entrances
@@ -216,9 +219,12 @@ class Pipeline:
         limits = judgement.limits.enforced
         if limits:
             try:
-                verdict = await self.rates.take(str(exchange.id), limits, route.expected_tokens, self.deadline_seconds)
+                verdict = await self.rates.take(str(exchange.id), limits, route.expected_tokens, self._hold_seconds)
             except RatesUnavailable as error:
                 raise Unavailable("Rate limits cannot be checked right now.") from error
+            except asyncio.CancelledError:
+                self.later(self._give_back(exchange))  # it may have been counted all the same
+                raise
             exchange.verdict = verdict
             if not verdict.allowed:
                 assert verdict.refused_by is not None
@@ -228,7 +234,7 @@ class Pipeline:
 
     async def _take_shadow_limits(self, exchange: Exchange, judgement: Judgement, tokens: int) -> None:
         for limit in judgement.limits.shadow:
-            verdict = await self.rates.take(f"{exchange.id}:shadow", [limit], tokens, self.deadline_seconds)
+            verdict = await self.rates.take(f"{exchange.id}:shadow", [limit], tokens, self._hold_seconds)
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
 
