@@ -12,7 +12,7 @@ _django = get_asgi_application()
 from apps.gateway.asgi import InferenceDoor  # noqa: E402 (its modules need Django to be set up)
 from apps.gateway.runtime import Runtime  # noqa: E402
 
-_door = InferenceDoor(_django)  # type: ignore[arg-type] (ASGI is typed looser here)
+_door = InferenceDoor(_django)  # type: ignore[arg-type]
 
 
 async def application(

@@ -5,7 +5,6 @@ database's in the transaction that admits or refuses a request, and a stale copy
 """
 
 import asyncio
-import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, connections
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from apps.gateway.judgement import Judgement, judgement_of
 from apps.gateway.models import ModelRoute
@@ -59,10 +58,7 @@ class Caller:
 
     def owns(self, text: str) -> bool:
         """Whether ``text`` is this key, compared in constant time."""
-        try:
-            return hmac.compare_digest(keys.digest(text, self.pepper_id), self.digest)
-        except KeyError:
-            return False
+        return keys.matches(text, self.pepper_id, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +97,10 @@ class Configuration:
         return judgement
 
 
+class NoOrganization(Exception):
+    """A key that is valid and belongs to a person of the platform, not of an organization."""
+
+
 class Configurations:
     """The copies of this process, read on a few threads of their own."""
 
@@ -110,13 +110,16 @@ class Configurations:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="configuration")
 
     async def find(self, key: str) -> tuple[Caller, Configuration] | None:
-        """Return the caller that a key's text belongs to, ``None`` if there is none. Raises `DatabaseError`."""
+        """Return the caller that a key's text belongs to, ``None`` if there is none.
+
+        Raises `NoOrganization` and, if the database does not answer, `django.db.DatabaseError`.
+        """
         prefix = keys.prefix_of(key)
         if not prefix:
             return None
         configuration = self._by_prefix.get(prefix)
         if configuration is None:
-            configuration = await self.read(lambda: self._load_by_prefix(prefix))
+            configuration = await self.read(lambda: self._load_by_prefix(prefix, key))
         if configuration is None:
             return None
         caller = configuration.callers[prefix]
@@ -149,18 +152,20 @@ class Configurations:
             self._readers.submit(connections.close_all)
         self._readers.shutdown(wait=True)
 
-    def _load_by_prefix(self, prefix: str) -> Configuration | None:
-        row = _key_rows().filter(prefix=prefix).first()
-        if row is None or row.organization_id is None:
+    def _load_by_prefix(self, prefix: str, key: str) -> Configuration | None:
+        row = keys.find(key)
+        if row is None:
             return None
+        if row.organization_id is None:
+            raise NoOrganization
         organization: UUID = row.organization_id
         versions = read_versions(connection, [organization])[organization]
         configuration = self._by_organization.get(organization)
         if configuration is None or configuration.versions != versions:
             configuration = load_configuration(organization, versions)
         # The key is read after the versions: a change in between leaves the copy older than it looks, never newer.
-        row = _key_rows().filter(prefix=prefix, organization_id=organization).first()
-        if configuration is None or row is None:
+        row = keys.find(key)
+        if configuration is None or row is None or row.organization_id != organization:
             return None
         self._remember(prefix, _caller(row), configuration)
         return configuration
@@ -202,10 +207,6 @@ def _with_a_live_connection(query: Callable[[], T]) -> T:
     except (OperationalError, InterfaceError):
         connection.close()
         return query()
-
-
-def _key_rows() -> "QuerySet[ApiKey]":
-    return ApiKey.objects.select_related("organization", "application", "user")
 
 
 def _caller(row: ApiKey) -> Caller:

@@ -66,11 +66,14 @@ class Exchange:
     opened: bool = False
     closed: bool = False
     cost_nano_usd: int = 0
+    _asked: Row | None = None
+    _prompt_text: str | None = None
 
     def forget(self) -> None:
         """Drop what was decided under a configuration that no longer holds; the prompt and the id stay."""
         self.caller = self.configuration = self.judgement = self.inspection = self.route = None
         self.verdict = self.reserved = self.refusal = None
+        self._asked = self._prompt_text = None
         self.budget_readings = ()
         self.shadow_reasons = []
 
@@ -93,29 +96,22 @@ class Exchange:
 
     def record(self, outcome: Outcome) -> Row:
         """Return the final record's columns. The cost follows from the outcome's usage and the price that applied."""
-        usage = outcome.usage or Usage(0, 0)
         candidate = self.served_by or (self.route.candidates[0] if self.route else None)
         self.cost_nano_usd = _cost(candidate, outcome.usage)
         return {
-            "id": self.id,
-            "timestamp": self.timestamp,
-            "endpoint": self.endpoint,
-            **self._who(),
-            **self._what(candidate),
+            **self._question(),
+            **_provider(candidate),
+            **_usage(outcome),
+            **self._why(),
             "status": outcome.status.value,
             "http_status": outcome.http_status,
             "error_code": outcome.error_code,
-            "error_message": safe_text(_storable(outcome.error_message)),
-            "tokens_input": usage.input_tokens,
-            "tokens_output": usage.output_tokens,
-            "tokens_cached": usage.cache_read_tokens,
-            "usage_source": outcome.usage_source if outcome.usage else "",
+            "error_message": safe_text(_storable(outcome.error_message)) if outcome.error_message else "",
             "cost_nano_usd": self.cost_nano_usd,
             "overrun_nano_usd": 0,
             "latency_ms": self.elapsed_ms(),
             "first_byte_ms": self.first_byte_ms,
-            **self._why(),
-            "prompt_hash": keyed_hash(self.prompt_text()),
+            "attempts": self.attempts,
             "response_hash": keyed_hash(_storable(outcome.response)),
         }
 
@@ -133,12 +129,23 @@ class Exchange:
 
     def prompt_text(self) -> str:
         """Return the redacted conversation; empty as long as it has not been inspected."""
-        return _storable(prompt_transcript(self.inspection.stored)) if self.inspection else ""
+        if self._prompt_text is None and self.inspection is not None:
+            self._prompt_text = _storable(prompt_transcript(self.inspection.stored))
+        return self._prompt_text or ""
 
-    def _who(self) -> Row:
+    def _question(self) -> Row:
+        """Return who asked what: worked out once, for the intent, and the same in the final record."""
+        if self._asked is None:
+            self._asked = {**self._caller_columns(), **self._prompt_columns()}
+        return self._asked
+
+    def _caller_columns(self) -> Row:
         caller = self.caller
         assert caller is not None
         return {
+            "id": self.id,
+            "timestamp": self.timestamp,
+            "endpoint": self.endpoint,
             "organization_id": caller.organization_id,
             "organization_name": caller.organization_name,
             "application_id": caller.application_id,
@@ -147,19 +154,18 @@ class Exchange:
             "user_name": caller.user_name,
             "api_key_id": caller.api_key_id,
             "api_key_prefix": caller.api_key_prefix,
-            "end_user": safe_text(self.prompt.end_user) if self.prompt and self.prompt.end_user else "",
         }
 
-    def _what(self, candidate: Candidate | None) -> Row:
+    def _prompt_columns(self) -> Row:
         prompt = self.prompt
+        if prompt is None:
+            return {"model": "", "streamed": False, "end_user": "", "metadata": {}, "prompt_hash": ""}
         return {
-            "model": safe_text(prompt.model) if prompt else "",
-            "streamed": prompt.stream if prompt else False,
-            "metadata": {safe_text(k): safe_text(v) for k, v in prompt.metadata.items()} if prompt else {},
-            "provider": candidate.target.endpoint.provider if candidate else "",
-            "upstream_model": candidate.target.model if candidate else "",
-            "price": candidate.target.price.stamp() if candidate else {},
-            "attempts": self.attempts,
+            "model": safe_text(prompt.model),
+            "streamed": prompt.stream,
+            "end_user": safe_text(prompt.end_user) if prompt.end_user else "",
+            "metadata": {safe_text(key): safe_text(value) for key, value in prompt.metadata.items()},
+            "prompt_hash": keyed_hash(self.prompt_text()),
         }
 
     def _why(self) -> Row:
@@ -189,6 +195,23 @@ def keyed_hash(text: str) -> str:
 
 def _hash_key() -> bytes:
     return next(iter(settings.KEY_PEPPERS.values()))
+
+
+def _provider(candidate: Candidate | None) -> Row:
+    if candidate is None:
+        return {"provider": "", "upstream_model": "", "price": {}}
+    target = candidate.target
+    return {"provider": target.endpoint.provider, "upstream_model": target.model, "price": target.price.stamp()}
+
+
+def _usage(outcome: Outcome) -> Row:
+    usage = outcome.usage or Usage(0, 0)
+    return {
+        "tokens_input": usage.input_tokens,
+        "tokens_output": usage.output_tokens,
+        "tokens_cached": usage.cache_read_tokens,
+        "usage_source": outcome.usage_source if outcome.usage else "",
+    }
 
 
 def _cost(candidate: Candidate | None, usage: Usage | None) -> int:

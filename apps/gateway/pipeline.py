@@ -20,7 +20,7 @@ from apps.audit.models import Status
 from apps.audit.money import usd_from_nano
 from apps.gateway import metrics
 from apps.gateway.bookkeeping import Closing, Intent, Refusal, StaleConfiguration
-from apps.gateway.configuration import Caller, Configuration, Configurations
+from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
 from apps.gateway.errors import (
     BudgetExceeded,
     Forbidden,
@@ -467,6 +467,8 @@ class Pipeline:
         for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
             try:
                 found = await self.configurations.find(key)
+            except NoOrganization as error:
+                raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
             except (DatabaseError, InterfaceError) as error:
                 raise Unavailable("Keys cannot be checked right now.") from error
             if found is None or _may_call(found[0]):

@@ -44,12 +44,16 @@ def issue(**owner: Any) -> IssuedKey:
 
 
 def find(text: str) -> ApiKey | None:
-    """Look a key up in the database by its text, whatever its state; its user comes along. ``None``: no such key."""
+    """Look a key up in the database by its text, whatever its state; its owners come along. ``None``: no such key."""
     prefix = prefix_of(text)
-    row = ApiKey.objects.select_related("user").filter(prefix=prefix).first() if prefix else None
-    if row is None or row.pepper_id not in settings.KEY_PEPPERS:
-        return None
-    return row if hmac.compare_digest(row.digest, digest(text, row.pepper_id)) else None
+    rows = ApiKey.objects.select_related("organization", "application", "user")
+    row = rows.filter(prefix=prefix).first() if prefix else None
+    return row if row is not None and matches(text, row.pepper_id, row.digest) else None
+
+
+def matches(text: str, pepper_id: str, stored_digest: str) -> bool:
+    """Whether a key's text is the one that was digested, compared in constant time."""
+    return pepper_id in settings.KEY_PEPPERS and hmac.compare_digest(digest(text, pepper_id), stored_digest)
 
 
 def new_text() -> str:
