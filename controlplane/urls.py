@@ -2,12 +2,18 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from apps.gateway.views import ChatCompletions, Models
 from apps.orgs.rest import openapi
 from controlplane import health
 
+handler400 = "controlplane.error_pages.bad_request"
+handler404 = "controlplane.error_pages.not_found"
+handler500 = "controlplane.error_pages.server_error"
+
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
     path("health", health.alive),
     path("health/ready", health.ready),
     path("metrics", health.metrics),
