@@ -1,7 +1,7 @@
 """The JSON API of organizations, applications, keys, users, memberships and providers' credentials."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
@@ -10,7 +10,6 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import transaction
 from django.db.models import Prefetch, Q, QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -29,7 +28,7 @@ from apps.orgs.rest.filters import Filter, as_flag, as_text, choice
 from apps.orgs.rest.views import Collection, json_object
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoping import may, role_in, visible
-from apps.policies.models import Policy
+from apps.policies.rotation import rotate
 
 MEMBER_ROLES = tuple(role.value for role in Role if role is not Role.SUPERADMIN)
 MAX_GRACE_SECONDS = 30 * 24 * 3600
@@ -139,9 +138,6 @@ class RotationSerializer(serializers.Serializer[Any]):
     grace_seconds = Whole(
         default=0, min_value=0, max_value=MAX_GRACE_SECONDS, help_text="How long the old key still works."
     )
-    expires_at = serializers.DateTimeField(
-        required=False, allow_null=True, help_text="Of the new key; as the old one if left out."
-    )
 
 
 @extend_schema(tags=["keys"])
@@ -225,15 +221,21 @@ class KeyCollection(Collection[ApiKey]):
         else:
             super().allow_on(action, row)
 
-    def issue(self, values: dict[str, Any], reason: str = "") -> dict[str, Any]:
+    def issue(self, values: dict[str, Any]) -> dict[str, Any]:
         """Issue a key with its record; return it with its text."""
         with model_rules(self.names, self.unique):
             issued = keys.issue(**values)
         row = issued.row
-        record_change(
-            self.actor, "create", row, organization_id=row.organization_id, after=state_of(row), reason=reason
-        )
+        record_change(self.actor, "create", row, organization_id=row.organization_id, after=state_of(row))
         return self.represent(row) | {"key": issued.text}
+
+    def end(self, row: ApiKey) -> None:
+        """Revoke a key with its record."""
+        before = state_of(row)
+        row.revoke()
+        record_change(
+            self.actor, "revoke", row, organization_id=row.organization_id, before=before, after=state_of(row)
+        )
 
     @extend_schema(request=None, responses=KeySerializer)
     @action(detail=True, methods=["post"])
@@ -242,74 +244,23 @@ class KeyCollection(Collection[ApiKey]):
         with transaction.atomic():
             row = self.row_for(Action.CHANGE, id)
             if row.revoked_at is None:
-                self.end(row, "revoke")
+                self.end(row)
         return Response(self.represent(row))
 
     @extend_schema(request=RotationSerializer, responses={201: IssuedKeySerializer})
-    @action(detail=True, methods=["post"])
-    def rotate(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
-        """Issue a successor with the same owner and name, and end the key, at once or after a grace."""
+    @action(detail=True, methods=["post"], url_path="rotate")
+    def replace(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Issue a successor with the same owner, name and expiry, and end the key, at once or after a grace."""
         rotation = RotationSerializer(data=json_object(request))
         rotation.is_valid(raise_exception=True)
         with transaction.atomic():
             row = self.row_for(Action.CHANGE, id)
-            answer = self.succeed(row, rotation.validated_data)
-        return Response(answer, status=201)
-
-    def succeed(self, row: ApiKey, rotation: dict[str, Any]) -> dict[str, Any]:
-        """Replace a key; policies that stand on it move to its successor."""
-        if row.state != "active":
-            raise ValidationError("Only an active key can be rotated.")
-        policies = list(Policy.objects.select_for_update().filter(api_key=row))
-        grace = timedelta(seconds=rotation["grace_seconds"])
-        if policies and grace:
-            raise ValidationError({"grace_seconds": "The key has policies of its own: rotate it without grace."})
-        answer = self.issue(
-            {
-                "organization": row.organization,
-                "application": row.application,
-                "user": row.user,
-                "name": row.name,
-                "expires_at": rotation.get("expires_at", row.expires_at),
-            },
-            reason=f"Succeeds {row.pk}.",
-        )
-        self.move(policies, ApiKey.objects.get(pk=answer["id"]))
-        self.end(row, "rotate", timezone.now() + grace if grace else None)
-        return answer
-
-    def move(self, policies: list[Policy], successor: ApiKey) -> None:
-        """Let policies stand on a key's successor, each with its record."""
-        for policy in policies:
-            before = state_of(policy)
-            policy.api_key = successor
-            policy.save()
-            record_change(
-                self.actor,
-                "change",
-                policy,
-                organization_id=policy.organization_id,
-                before=before,
-                after=state_of(policy),
-                reason="Its key was rotated.",
-            )
-
-    def end(self, row: ApiKey, action_name: str, moment: datetime | None = None) -> None:
-        """Revoke a key now, or let it expire at ``moment`` at the latest, with the record."""
-        before = state_of(row)
-        if moment is None:
-            row.revoke()
-        else:
-            row.expires_at = min(moment, row.expires_at or moment)
-            row.save(update_fields=["expires_at"])
-        record_change(
-            self.actor,
-            action_name,
-            row,
-            organization_id=row.organization_id,
-            before=before,
-            after=state_of(row),
-        )
+            grace = timedelta(seconds=rotation.validated_data["grace_seconds"])
+            try:
+                issued = rotate(row, self.actor, grace)
+            except ModelValidationError as error:
+                raise ValidationError(error.messages) from error
+        return Response(self.represent(issued.row) | {"key": issued.text}, status=201)
 
 
 class MembershipOfUserSerializer(serializers.Serializer[Membership]):

@@ -1,7 +1,7 @@
 """The JSON API of the policies, their versions, and prices."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
@@ -67,8 +67,8 @@ class PolicySerializer(ObjectSerializer[Policy]):
         attrs = super().validate(attrs)
         _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
         if self.instance is None:
-            attrs.setdefault("organization", _organization_of(attrs))
-            attrs.setdefault("name", _name_of(attrs))
+            attrs = {"organization": _organization_of(attrs)} | attrs
+            attrs = {"name": _name_of(attrs)} | attrs
         return attrs
 
     def said(self, attrs: dict[str, Any], name: str) -> Any:
@@ -84,11 +84,12 @@ def _check_config(kind: str, config: Any) -> None:
         raise ValidationError({"config": {error.field: message} if error.field else message}) from error
 
 
-def _organization_of(attrs: dict[str, Any]) -> Organization:
+def _organization_of(attrs: dict[str, Any]) -> Organization | None:
+    if "organization" in attrs:
+        return cast("Organization | None", attrs["organization"])
     for name in ("application", "api_key"):
         if scope := attrs.get(name):
-            organization: Organization = scope.organization
-            return organization
+            return cast("Organization | None", scope.organization)
     raise ValidationError({"organization": "Name the organization, or null for the whole platform."})
 
 

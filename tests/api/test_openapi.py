@@ -1,0 +1,66 @@
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from tests.api.collections import SAMPLES
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    answer = Client().get("/v1/openapi.json")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    return dict(answer.json())
+
+
+def test_the_document_is_valid_and_complete_to_its_generator() -> None:
+    call_command("spectacular", "--validate", "--fail-on-warn", "--format", "openapi-json", stdout=StringIO())
+
+
+def test_the_document_is_of_version_three(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_every_collection_is_described(document: dict[str, Any], sample: Any) -> None:
+    paths = document["paths"]
+    assert set(paths[f"/v1/admin/{sample.path}"]) & METHODS == {"get", "post"}
+    assert set(paths[f"/v1/admin/{sample.path}/{{id}}"]) & METHODS == {"get", "put", "patch", "delete"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["keys/{id}/revoke", "keys/{id}/rotate", "policies/{id}/versions", "audit-logs", "audit-logs/{id}", "changes",
+     "metrics/usage"],
+)  # fmt: skip
+def test_what_is_beside_the_collections_is_described(document: dict[str, Any], path: str) -> None:
+    assert f"/v1/admin/{path}" in document["paths"]
+
+
+def test_every_operation_of_the_admin_api_asks_for_a_key_and_describes_its_refusal(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    for path, methods in document["paths"].items():
+        if path.startswith("/v1/admin/"):
+            for operation in methods.values():
+                assert operation["security"] == [{"ApiKey": []}], path
+                refusal = operation["responses"]["default"]["content"]["application/json"]["schema"]
+                assert refusal == {"$ref": "#/components/schemas/Error"}
+
+
+def test_the_filters_of_the_audit_log_are_described(document: dict[str, Any]) -> None:
+    names = {one["name"] for one in document["paths"]["/v1/admin/audit-logs"]["get"]["parameters"]}
+    assert names >= {"organization", "status", "model", "since", "until", "limit", "cursor", "metadata"}
+
+
+def test_secrets_go_in_and_never_come_out(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["User"]["properties"]["password"]["writeOnly"] is True
+    assert schemas["Credential"]["properties"]["secret"]["writeOnly"] is True
+    assert "key" not in schemas["Key"]["properties"]
+    assert "digest" not in json.dumps(document)
