@@ -8,3 +8,7 @@ class ControlPlaneConfig(AppConfig):
 
     name = "controlplane"
     verbose_name = "LLM Control Plane"
+
+    def ready(self) -> None:
+        """Register the project's checks, once every model is loaded."""
+        from controlplane import checks  # noqa: F401, PLC0415  # importing registers them

@@ -37,9 +37,9 @@ INSTALLED_APPS = [
     "apps.audit",
     "apps.gateway",
     "controlplane",
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "controlplane.admin_site.ControlPlaneAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -80,12 +80,14 @@ TEMPLATES = [
     }
 ]
 AUTH_USER_MODEL = "orgs.User"
+AUTHENTICATION_BACKENDS = ["apps.orgs.auth_backend.MembershipBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
@@ -246,4 +248,33 @@ LOGGING: dict[str, Any] = {
         "httpx": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
     },
+}
+
+# --- The admin's looks
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "LLM Control Plane",
+    "SITE_HEADER": "LLM Control Plane",
+    "SITE_URL": None,
+    "SITE_ICON": "controlplane.admin_site.logo",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "controlplane.admin_site.logo"}],
+    "STYLES": ["controlplane.admin_site.stylesheet"],
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "COLORS": {
+        "primary": {
+            "50": "#f0fdfa",
+            "100": "#ccfbf1",
+            "200": "#99f6e4",
+            "300": "#5eead4",
+            "400": "#2dd4bf",
+            "500": "#14b8a6",
+            "600": "#0f766e",
+            "700": "#115e59",
+            "800": "#134e4a",
+            "900": "#123f3c",
+            "950": "#042f2e",
+        }
+    },
+    "SIDEBAR": {"navigation": "controlplane.admin_site.navigation"},
 }

@@ -1,0 +1,262 @@
+"""The admin pages of what happened: the records of requests and of changes, to read and to search."""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.apps import apps
+from django.contrib import admin
+from django.db import models
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Cast
+from django.http import HttpRequest, HttpResponse
+from django.utils.dateparse import parse_date
+
+from apps.audit.explain import explain, price, readings
+from apps.audit.models import ChangeRecord, RequestRecord, RequestText
+from apps.audit.uuid7 import first_id_at
+from apps.orgs.models import Application, ProviderCredential
+from apps.orgs.roles import Action
+from apps.orgs.scoped_admin import MOST_CHOICES, ScopedAdmin, badge, differences, user_of
+from apps.orgs.scoping import PATHS, visible
+
+if TYPE_CHECKING:
+    from django.contrib.admin import FieldListFilter as RangeDateFilter
+    from django.contrib.admin import SimpleListFilter as DropdownFilter
+    from django.contrib.admin import SimpleListFilter as TextFilter
+else:
+    from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, TextFilter
+
+STATUS_COLOURS = {
+    "success": "success",
+    "error": "danger",
+    "blocked": "warning",
+    "cancelled": "info",
+    "interrupted": "danger",
+}
+
+
+class DayFilter(RangeDateFilter):
+    """From one day to another (UTC), by the time in the id: so the database looks at those days alone."""
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to the chosen days, both included; a date that is none narrows nothing."""
+        first, last = (_midnight(self.used_parameters.get(f"{self.field_path}_{end}")) for end in ("from", "to"))
+        if first is not None:
+            queryset = queryset.filter(id__gte=first_id_at(first))
+        if last is not None:
+            queryset = queryset.filter(id__lt=first_id_at(last + timedelta(days=1)))
+        return queryset
+
+
+class ModelFilter(TextFilter):
+    """By a part of the model's name as it was asked for."""
+
+    title = "model"
+    parameter_name = "model_name"
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to the models that contain the text."""
+        value = self.value()
+        return queryset.filter(model__icontains=value) if value else queryset
+
+
+class ProviderFilter(DropdownFilter):
+    """By provider."""
+
+    title = "provider"
+    parameter_name = "served_by"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the providers that there are."""
+        return ProviderCredential.Provider.choices
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to those of the provider."""
+        return queryset.filter(provider=self.value()) if self.value() else queryset
+
+
+class ApplicationFilter(DropdownFilter):
+    """By application, out of those that the person may see."""
+
+    title = "application"
+    parameter_name = "application"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the applications as (id, name)."""
+        rows = visible(Application.objects.select_related("organization"), user_of(request))[:MOST_CHOICES]
+        return [(str(row.pk), f"{row} ({row.organization})") for row in rows]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to those of the application."""
+        chosen = _uuid(self.value() or "")
+        return queryset.filter(application_id=chosen) if chosen else queryset
+
+
+class ObjectTypeFilter(DropdownFilter):
+    """By what was changed."""
+
+    title = "object"
+    parameter_name = "changed"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the kinds of objects that people change."""
+        return [(label, _type_name(label)) for label in [*PATHS, "policies.price"] if not label.startswith("audit.")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to changes of that kind of object."""
+        return queryset.filter(object_type=self.value()) if self.value() else queryset
+
+
+class DoorFilter(DropdownFilter):
+    """By the door through which the change came."""
+
+    title = "door"
+    parameter_name = "door"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the doors."""
+        return [("admin", "Admin"), ("api", "API"), ("command", "Command")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to changes through that door."""
+        return queryset.filter(via=self.value()) if self.value() else queryset
+
+
+@admin.register(RequestRecord)
+class RequestRecordAdmin(ScopedAdmin):
+    """One record for each request."""
+
+    list_display = [
+        "moment",
+        "application",
+        "model",
+        "outcome",
+        "error_code",
+        "tokens",
+        "cost",
+        "latency",
+        "organization_name",
+    ]
+    list_filter = ["status", ModelFilter, ProviderFilter, ApplicationFilter, ("timestamp", DayFilter)]
+    # Searched by `get_search_results`; the box is shown because this is not empty.
+    search_fields = ["id"]
+    search_help_text = "Request id, application, end user, model or metadata"
+    sortable_by = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        """Find a request by its id, or requests by words in their names and metadata."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        request_id = _uuid(term)
+        if request_id:
+            return queryset.filter(pk=request_id), False
+        words = Q()
+        for column in ("application_name", "end_user", "model", "metadata_text"):
+            words |= Q(**{f"{column}__icontains": term})
+        return queryset.alias(metadata_text=Cast("metadata", models.TextField())).filter(words), False
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show what happened and why."""
+        record = self.row_for(request, object_id, Action.VIEW)
+        texts = visible(RequestText.objects.filter(pk=record.pk), user_of(request))
+        return self.page(
+            request,
+            "control_plane/request_record.html",
+            "What happened and why",
+            record,
+            record=record,
+            sentence=explain(record),
+            colour=STATUS_COLOURS[record.status],
+            readings=readings(record),
+            price=price(record),
+            text=texts.first(),
+            may_see_text=request.user.has_perm("audit.view_requesttext"),
+        )
+
+    @admin.display(description="Time (UTC)")
+    def moment(self, record: RequestRecord) -> str:
+        """Return when the request came in."""
+        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="Application")
+    def application(self, record: RequestRecord) -> str:
+        """Return who asked."""
+        return record.application_name or record.user_name or "-"
+
+    @badge("Outcome", STATUS_COLOURS)
+    def outcome(self, record: RequestRecord) -> str:
+        """Return how it ended."""
+        return record.status
+
+    @admin.display(description="Tokens in / out")
+    def tokens(self, record: RequestRecord) -> str:
+        """Return how many tokens were used."""
+        return f"{record.tokens_input:,} / {record.tokens_output:,}"
+
+    @admin.display(description="Cost, USD")
+    def cost(self, record: RequestRecord) -> str:
+        """Return what it cost."""
+        return record.cost_usd
+
+    @admin.display(description="Latency")
+    def latency(self, record: RequestRecord) -> str:
+        """Return how long it took."""
+        return f"{record.latency_ms:,} ms"
+
+
+@admin.register(ChangeRecord)
+class ChangeRecordAdmin(ScopedAdmin):
+    """One record for each change to the configuration."""
+
+    list_display = ["moment", "actor_name", "action", "changed", "object_name", "via", "address"]
+    list_filter = [ObjectTypeFilter, DoorFilter, ("timestamp", DayFilter)]
+    search_fields = ["actor_name", "object_name", "object_id", "reason"]
+    search_help_text = "Who, what, or an object's id"
+    sortable_by = ()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show a change, before and after side by side."""
+        record = self.row_for(request, object_id, Action.VIEW)
+        title = f"{record.action.capitalize()} {_type_name(record.object_type)}"
+        changes = [(record, differences(record))]
+        return self.page(request, "control_plane/object_history.html", title, record, changes=changes)
+
+    @admin.display(description="Time (UTC)")
+    def moment(self, record: ChangeRecord) -> str:
+        """Return when the change was made."""
+        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="Object")
+    def changed(self, record: ChangeRecord) -> str:
+        """Return what kind of object was changed."""
+        return _type_name(record.object_type)
+
+
+def _midnight(day: Any) -> datetime | None:
+    try:
+        parsed = parse_date(day) if isinstance(day, str) else None
+    except ValueError:
+        return None
+    return datetime.combine(parsed, time.min, UTC) if parsed else None
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _type_name(label: str) -> str:
+    try:
+        return str(apps.get_model(label)._meta.verbose_name)
+    except LookupError:
+        return label

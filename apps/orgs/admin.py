@@ -1,0 +1,541 @@
+"""The admin pages of organizations, applications, API keys, users and providers' credentials."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.auth import update_session_auth_hash
+from django.contrib.auth.admin import GroupAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models, transaction
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from apps.audit.changes import state_of
+from apps.orgs import keys
+from apps.orgs.admin_forms import (
+    CredentialForm,
+    KeyAddForm,
+    MembershipForm,
+    PasswordForm,
+    ReasonForm,
+    RotateForm,
+    UserAddForm,
+    UserForm,
+    handles_personal_key,
+    key_owners,
+)
+from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
+from apps.orgs.roles import Action
+from apps.orgs.scoped_admin import (
+    Question,
+    ScopedAdmin,
+    ScopedForm,
+    ScopedInline,
+    ScopedRelatedFilter,
+    actor_of,
+    badge,
+    detail_action,
+    user_of,
+)
+from apps.orgs.scoping import may, visible
+from apps.policies.rotation import rotate
+
+# Groups are not how rights are given here; importing Django's module for them is what registers their page.
+assert admin.site.get_model_admin(Group).__class__ is GroupAdmin
+admin.site.unregister(Group)
+
+STATE_COLOURS = {
+    "active": "success",
+    "suspended": "danger",
+    "inactive": "danger",
+    "revoked": "danger",
+    "expired": "warning",
+}
+
+
+class MembersInline(ScopedInline):
+    """An organization's people."""
+
+    model = Membership
+    form = MembershipForm
+    fields = ["user", "role"]
+    autocomplete_fields = ["user"]
+    verbose_name = "member"
+    verbose_name_plural = "members"
+
+
+class RolesInline(ScopedInline):
+    """A user's roles."""
+
+    model = Membership
+    form = MembershipForm
+    fields = ["organization", "role"]
+    verbose_name = "role in an organization"
+    verbose_name_plural = "roles in organizations"
+
+
+class KeysInline(ScopedInline):
+    """An application's keys, to look at and to open."""
+
+    model = ApiKey
+    readonly_fields = ("name", "shown_prefix", "key_state", "expires_at", "created_at")
+    fields = readonly_fields
+    show_change_link = True
+    can_delete = False
+    verbose_name_plural = "API keys"
+
+    def has_add_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Never here: a key's text needs a page of its own."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Never here: a key has a page of its own."""
+        return False
+
+    @admin.display(description="Begins with")
+    def shown_prefix(self, key: ApiKey) -> str:
+        """Return what a key's text begins with."""
+        return f"lcp_{key.prefix}_…"
+
+    @admin.display(description="State")
+    def key_state(self, key: ApiKey) -> str:
+        """Return whether the key works."""
+        return key.state
+
+
+@admin.register(Organization)
+class OrganizationAdmin(ScopedAdmin):
+    """Tenants."""
+
+    list_display = ["name", "current_state", "application_count", "created_at"]
+    list_filter = ["state"]
+    search_fields = ["name", "id"]
+    fields = ["name", "id", "current_state", "created_at"]
+    readonly_fields = ["id", "current_state", "created_at"]
+    inlines = [MembersInline]
+    actions_detail = ["suspend", "activate"]
+
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
+        """Return the organizations with how many applications each has."""
+        rows: models.QuerySet[Organization] = super().get_queryset(request)
+        return rows.annotate(applications_count=models.Count("applications", distinct=True))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; a new organization has a name alone."""
+        return super().get_fields(request, obj) if obj else ["name"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return what is shown only: names are unique on the platform, so only superadmins may try some."""
+        fixed = super().get_readonly_fields(request, obj)
+        return fixed if user_of(request).is_superuser else [*fixed, "name"]
+
+    @badge("State", STATE_COLOURS)
+    def current_state(self, organization: Organization) -> str:
+        """Return whether the organization's requests are served."""
+        return organization.state
+
+    @admin.display(description="Applications")
+    def application_count(self, organization: Any) -> int:
+        """Return how many applications it has."""
+        return int(organization.applications_count)
+
+    def has_suspend_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may suspend it now."""
+        return self._may_turn(request, object_id, Organization.State.ACTIVE)
+
+    def has_activate_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may serve it again now."""
+        return self._may_turn(request, object_id, Organization.State.SUSPENDED)
+
+    def _may_turn(self, request: HttpRequest, object_id: str, state: Organization.State) -> bool:
+        return user_of(request).is_superuser and Organization.objects.filter(pk=object_id, state=state).exists()
+
+    @detail_action("Suspend", permission="suspend", icon="block")
+    def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Refuse all requests of an organization from now on."""
+        if not self.has_suspend_permission(request, object_id):
+            raise PermissionDenied
+        organization = self.row_for(request, object_id, Action.CHANGE)
+        form = ReasonForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            reason = form.cleaned_data["reason"]
+            return self._turn(request, organization, Organization.State.SUSPENDED, "suspend", reason)
+        text = "All requests with its keys are refused from now on, until it is activated again. Nothing is deleted."
+        return self.ask(request, organization, Question(f"Suspend {organization}?", text, "Suspend", form))
+
+    @detail_action("Activate", permission="activate", icon="check_circle")
+    def activate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Serve a suspended organization again."""
+        if not self.has_activate_permission(request, object_id):
+            raise PermissionDenied
+        organization = self.row_for(request, object_id, Action.CHANGE)
+        form = ReasonForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            reason = form.cleaned_data["reason"]
+            return self._turn(request, organization, Organization.State.ACTIVE, "activate", reason)
+        text = "Requests with its keys are served again from now on."
+        return self.ask(request, organization, Question(f"Activate {organization}?", text, "Activate", form))
+
+    def _turn(
+        self, request: HttpRequest, organization: Organization, state: Organization.State, action: str, reason: str
+    ) -> HttpResponseRedirect:
+        with transaction.atomic():
+            before = state_of(organization)
+            organization.state = state
+            organization.save(update_fields=["state"])
+            self.record(request, action, organization, before=before, after=state_of(organization), reason=reason)
+        messages.success(request, f"{organization} is {state.value} now.")
+        return self.back_to(organization)
+
+
+@admin.register(Application)
+class ApplicationAdmin(ScopedAdmin):
+    """Software that calls the gateway."""
+
+    list_display = ["name", "organization", "current_state", "created_at"]
+    list_filter = ["organization", "is_active"]
+    list_select_related = ["organization"]
+    search_fields = ["name", "id"]
+    autocomplete_fields = ["organization"]
+    fields = ["organization", "name", "is_active", "id", "created_at"]
+    readonly_fields = ["id", "created_at"]
+    inlines = [KeysInline]
+    actions_detail = ["new_key"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; a new application has no id to show yet."""
+        return super().get_fields(request, obj) if obj else ["organization", "name"]
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """Return the keys of an application that exists."""
+        return super().get_inlines(request, obj) if obj else []
+
+    @badge("State", STATE_COLOURS)
+    def current_state(self, application: Application) -> str:
+        """Return whether the application's requests are served."""
+        return "active" if application.is_active else "inactive"
+
+    def has_new_key_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may make keys for the application."""
+        row = self.get_object(request, object_id)
+        return row is not None and may(user_of(request), Action.ADD, "orgs.apikey", row.organization_id)
+
+    @detail_action("New API key", permission="new_key", icon="key")
+    def new_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to the form for a new key of this application."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(f"{reverse('admin:orgs_apikey_add')}?application={row.pk}")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ScopedAdmin):
+    """Credentials to call the gateway with. The text of one is shown once, in the answer that makes it."""
+
+    list_display = ["name", "shown_prefix", "current_state", "owner", "organization", "expires_at", "created_at"]
+    list_filter = ["organization", "application"]
+    list_select_related = ["organization", "application", "user"]
+    search_fields = ["name", "prefix", "application__name", "user__username"]
+    autocomplete_fields = ["application", "organization"]
+    readonly_fields = ["owner", "shown_prefix", "current_state", "revoked_at", "created_at"]
+    add_fieldsets = [(None, {"fields": ["owner", "application", "user", "organization", "name", "expires_at"]})]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    "name",
+                    "expires_at",
+                    "owner",
+                    "organization",
+                    "shown_prefix",
+                    "current_state",
+                    "revoked_at",
+                    "created_at",
+                ]
+            },
+        )
+    ]
+    # A page for an existing key has no choice of owner.
+    conditional_fields = {
+        "application": "typeof owner === 'undefined' || owner == 'application'",
+        "user": "typeof owner === 'undefined' || owner == 'user'",
+        "organization": "typeof owner === 'undefined' || owner == 'user'",
+    }
+    actions_detail = ["rotate_key", "revoke_key"]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Return the form for a new key, or for what may change of one."""
+        return super().get_form(request, obj, change, **kwargs, form=ScopedForm if obj else KeyAddForm)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return what is shown only; a new key has nothing to show."""
+        return super().get_readonly_fields(request, obj) if obj else []
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
+        """Offer as owners those for whom the person may issue keys."""
+        if db_field.name == "user" and request is not None:
+            kwargs["queryset"] = key_owners(user_of(request))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    # --- Columns
+
+    @admin.display(description="Begins with")
+    def shown_prefix(self, key: ApiKey) -> str:
+        """Return what a key's text begins with."""
+        return f"lcp_{key.prefix}_…"
+
+    @badge("State", STATE_COLOURS)
+    def current_state(self, key: ApiKey) -> str:
+        """Return whether the key works."""
+        return key.state
+
+    @admin.display(description="Belongs to")
+    def owner(self, key: ApiKey) -> str:
+        """Return whose key it is."""
+        return f"{key.application} (application)" if key.application else f"{key.user} (person)"
+
+    # --- Making one
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Issue a new key, or change an existing one's name or expiry."""
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        self.refuse_out_of_reach(request, obj, None, Action.ADD)
+        issued = keys.issue(
+            organization=obj.organization,
+            application=obj.application,
+            user=obj.user,
+            name=obj.name,
+            expires_at=obj.expires_at,
+        )
+        self.record(request, "create", issued.row, after=state_of(issued.row))
+        # The text travels on the row in memory to the answer, and nowhere else.
+        vars(obj).update(vars(issued.row), issued_key=issued)
+
+    def refuse_out_of_reach(
+        self, request: HttpRequest, row: models.Model, before: models.Model | None, action: Action
+    ) -> None:
+        """Raise `PermissionDenied`, too, for another person's key by which the person would gain rights."""
+        super().refuse_out_of_reach(request, row, before, action)
+        assert isinstance(row, ApiKey)
+        if row.user and not handles_personal_key(user_of(request), row.user, row.organization):
+            raise PermissionDenied
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Answer with the key's text, this once."""
+        return self._show_once(request, obj.issued_key)
+
+    def _show_once(self, request: HttpRequest, issued: keys.IssuedKey) -> HttpResponse:
+        return self.page(
+            request,
+            "control_plane/key_once.html",
+            "Your new API key",
+            issued.row,
+            key=issued.text,
+            base_url=request.build_absolute_uri("/v1"),
+            model="sim-echo" if settings.SIMULATED_PROVIDER else "your-model",
+        )
+
+    # --- Ending one
+
+    def has_revoke_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may end the key, and it is not ended yet."""
+        key = self.get_object(request, object_id)
+        return key is not None and key.revoked_at is None and self.has_change_permission(request, key)
+
+    def has_rotate_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may have the key's successor, and it is active."""
+        key = self.get_object(request, object_id)
+        if key is None or key.state != "active" or not self.has_change_permission(request, key):
+            return False
+        return key.user is None or handles_personal_key(user_of(request), key.user, key.organization)
+
+    @detail_action("Revoke", permission="revoke", icon="block")
+    def revoke_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """End a key for good."""
+        if not self.has_revoke_permission(request, object_id):
+            raise PermissionDenied
+        key = self.row_for(request, object_id, Action.CHANGE)
+        form = ReasonForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            with transaction.atomic():
+                before = state_of(key)
+                key.revoke()
+                self.record(
+                    request,
+                    "revoke",
+                    key,
+                    before=before,
+                    after=state_of(key),
+                    reason=form.cleaned_data["reason"],
+                )
+            messages.success(request, f"{key} is revoked. Requests with it are refused from now on.")
+            return self.back_to(key)
+        text = "Requests with this key are refused from now on. This cannot be undone."
+        return self.ask(request, key, Question(f"Revoke {key}?", text, "Revoke", form))
+
+    @detail_action("Rotate", permission="rotate", icon="autorenew")
+    def rotate_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Replace a key by a new one, which is shown once."""
+        if not self.has_rotate_permission(request, object_id):
+            raise PermissionDenied
+        key = self.row_for(request, object_id, Action.CHANGE)
+        form = RotateForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                issued = rotate(key, actor_of(request), timedelta(seconds=int(form.cleaned_data["grace"])))
+            except ValidationError as error:
+                form.add_error(None, error)
+            else:
+                return self._show_once(request, issued)
+        text = "A new key with the same owner, name and policies is made and shown once. The old one ends when you say."
+        return self.ask(request, key, Question(f"Rotate {key}?", text, "Make the new key", form))
+
+
+@admin.register(User)
+class UserAdmin(ScopedAdmin):
+    """People and their roles."""
+
+    list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
+    list_filter = ["is_active", "is_superuser", ("memberships__organization", ScopedRelatedFilter)]
+    search_fields = ["username", "full_name", "email"]
+    fields = ["username", "full_name", "email", "is_active", "is_superuser", "last_login", "created_at"]
+    readonly_fields = ["last_login", "created_at"]
+    add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
+    inlines = [RolesInline]
+    actions_detail = ["set_password"]
+
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
+        """Return the users, each with the roles that the person may see."""
+        roles = visible(Membership.objects.select_related("organization"), user_of(request))
+        return super().get_queryset(request).prefetch_related(Prefetch("memberships", roles, to_attr="seen_roles"))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Return the form for a new user, or for an existing one."""
+        return super().get_form(request, obj, change, **kwargs, form=UserForm if obj else UserAddForm)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return what is shown only; a new user has nothing to show."""
+        return super().get_readonly_fields(request, obj) if obj else []
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """Return the roles of a user who exists; a new one gets the first with the form."""
+        return super().get_inlines(request, obj) if obj else []
+
+    @badge("State", STATE_COLOURS)
+    def current_state(self, user: User) -> str:
+        """Return whether the user may log in and use keys."""
+        return "active" if user.is_active else "inactive"
+
+    @admin.display(description="Roles")
+    def roles(self, user: Any) -> str:
+        """Return the user's roles where the person may see them."""
+        return ", ".join(f"{m.role} of {m.organization}" for m in user.seen_roles)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whether the person may make users: as members of an organization where they may add members."""
+        return super().has_add_permission(request) or may(user_of(request), Action.ADD, "orgs.membership")
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Whether the person may delete the user, which is never themselves."""
+        return obj != request.user and super().has_delete_permission(request, obj)
+
+    def refuse_out_of_reach(
+        self, request: HttpRequest, row: models.Model, before: models.Model | None, action: Action
+    ) -> None:
+        """Let who may add members make users, since the form asks for the membership; else as everywhere."""
+        if isinstance(row, User) and action is Action.ADD and self.has_add_permission(request):
+            return
+        super().refuse_out_of_reach(request, row, before, action)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Store the user; a new one with the password and the first role."""
+        if not change:
+            obj.set_password(form.cleaned_data["password"] or None)
+        super().save_model(request, obj, form, change)
+        if not change and form.cleaned_data["organization"]:
+            data = form.cleaned_data
+            self.store(request, Membership(user=obj, organization=data["organization"], role=data["role"]), Action.ADD)
+
+    def has_set_password_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may set the user's password: a superadmin, since the user may be elsewhere, too."""
+        return user_of(request).is_superuser
+
+    @detail_action("Set password", permission="set_password", icon="password")
+    def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Give a user a new password, which ends their sessions."""
+        if not self.has_set_password_permission(request, object_id):
+            raise PermissionDenied
+        user = self.row_for(request, object_id, Action.CHANGE)
+        form = PasswordForm(user, request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            with transaction.atomic():
+                user.set_password(form.cleaned_data["password"])
+                user.save(update_fields=["password"])
+                self.record(request, "change", user, before={"password": "(set)"}, after={"password": "(set anew)"})
+            if user == request.user:
+                update_session_auth_hash(request, user)
+            messages.success(request, f"{user} has a new password.")
+            return self.back_to(user)
+        text = "The user's sessions end, and the user logs in with the new password."
+        return self.ask(request, user, Question(f"Set the password of {user}", text, "Set password", form))
+
+
+@admin.register(ProviderCredential)
+class ProviderCredentialAdmin(ScopedAdmin):
+    """Our credentials at the providers."""
+
+    form = CredentialForm
+    list_display = ["name", "provider", "organization_name", "shown_url", "shown_secret", "current_state"]
+    list_filter = ["organization", "provider", "is_active"]
+    list_select_related = ["organization"]
+    search_fields = ["name", "base_url"]
+    autocomplete_fields = ["organization"]
+    fields = ["organization", "name", "provider", "base_url", "secret", "shown_secret", "is_active"]
+    readonly_fields = ["shown_secret"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields: no input for the secret for those who may only look."""
+        fields = list(super().get_fields(request, obj))
+        if obj is None:
+            fields.remove("shown_secret")
+        elif not self.has_change_permission(request, obj):
+            fields.remove("secret")
+        return fields
+
+    @admin.display(description="Serves")
+    def organization_name(self, credential: ProviderCredential) -> str:
+        """Return whom the credential serves."""
+        return str(credential.organization or "Every organization")
+
+    @admin.display(description="Address")
+    def shown_url(self, credential: ProviderCredential) -> str:
+        """Return where it leads."""
+        return credential.base_url or "The vendor's own"
+
+    @admin.display(description="Stored secret")
+    def shown_secret(self, credential: ProviderCredential) -> str:
+        """Return the last four characters of the secret, which are all that is readable."""
+        if not credential.encrypted_secret:
+            return "none"
+        return f"…{credential.last_four}" if credential.last_four else "set"
+
+    @badge("State", STATE_COLOURS)
+    def current_state(self, credential: ProviderCredential) -> str:
+        """Return whether it is used."""
+        return "active" if credential.is_active else "inactive"
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Store the credential, a new secret encrypted."""
+        if form.cleaned_data["secret"]:
+            obj.set_secret(form.cleaned_data["secret"])
+        super().save_model(request, obj, form, change)
+
+    def secrets_set(self, form: Any) -> tuple[str, ...]:
+        """Return the secret's column if the form sets it."""
+        return ("encrypted_secret",) if form.cleaned_data["secret"] else ()

@@ -1,0 +1,141 @@
+"""The admin's site: its front page, its navigation, and what the pages of every model share."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.apps import AdminConfig
+from django.contrib.admin.views.autocomplete import AutocompleteJsonView
+from django.core.paginator import InvalidPage
+from django.db import models, transaction
+from django.http import Http404, HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+
+if TYPE_CHECKING:
+    from django.contrib.admin import AdminSite as _AdminSite
+else:
+    from unfold.sites import UnfoldAdminSite as _AdminSite
+
+
+class ControlPlaneAdminConfig(AdminConfig):
+    """Django's admin with the site below."""
+
+    default_site = "controlplane.admin_site.ControlPlaneSite"
+
+
+class ScopedAutocomplete(AutocompleteJsonView):
+    """Suggestions, each with its organization where names alone could mean several."""
+
+    def serialize_result(self, obj: models.Model, to_field_name: str) -> dict[str, str]:
+        """Return one suggestion as its id and text."""
+        organization = getattr(obj, "organization", None)
+        text = f"{obj} ({organization})" if organization else str(obj)
+        return {"id": str(getattr(obj, to_field_name)), "text": text}
+
+
+class ControlPlaneSite(_AdminSite):
+    """The admin under ``/admin/``."""
+
+    index_title = "Overview"
+
+    def get_urls(self) -> list[Any]:
+        """Return the site's addresses, without the one that looks up any object of any organization by its id."""
+        return [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show the front page: what happened lately within the person's reach, and what to do next."""
+        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
+        from controlplane.front_page import front_page  # noqa: PLC0415  # as above
+
+        return super().index(request, {**front_page(user_of(request)), **(extra_context or {})})
+
+    def autocomplete_view(self, request: HttpRequest) -> Any:
+        """Suggest rows, out of those that the page of their model would list."""
+        return ScopedAutocomplete.as_view(admin_site=self)(request)
+
+    def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Find a page by its name; a page number that does not exist is not found."""
+        try:
+            return super().search(request, extra_context)  # type: ignore[misc]  # the theme's, which carries no types
+        except (InvalidPage, ValueError) as error:
+            raise Http404 from error
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Let a person change their own password, with the record of it."""
+        from apps.audit.changes import record_change  # noqa: PLC0415  # Django makes the site before it loads models
+        from apps.orgs.scoped_admin import actor_of, user_of  # noqa: PLC0415  # as above
+
+        with transaction.atomic():
+            response = super().password_change(request, extra_context)
+            if request.method == "POST" and response.status_code == 302:
+                record_change(
+                    actor_of(request),
+                    "change",
+                    user_of(request),
+                    organization_id=None,
+                    before={"password": "(set)"},
+                    after={"password": "(set anew)"},
+                )
+        return response
+
+
+def logo(_request: HttpRequest) -> str:
+    """Return the address of the logo."""
+    return static("control_plane/logo.svg")
+
+
+def stylesheet(_request: HttpRequest) -> str:
+    """Return the address of our own pages' style."""
+    return static("control_plane/admin.css")
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the sidebar's groups with the pages that the person may see."""
+    start = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
+    groups: list[dict[str, Any]] = [{"title": "", "items": [start]}]
+    for title, pages in _GROUPS:
+        items = [_item(page) for page in pages if request.user.has_perm(page[2])]
+        if items:
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
+
+
+def _item(page: tuple[str, str, str]) -> dict[str, Any]:
+    title, icon, permission = page
+    app, _, codename = permission.partition(".view_")
+    return {"title": title, "icon": icon, "link": reverse(f"admin:{app}_{codename}_changelist")}
+
+
+_GROUPS = (
+    (
+        "Organizations",
+        (
+            ("Organizations", "domain", "orgs.view_organization"),
+            ("Applications", "apps", "orgs.view_application"),
+            ("API keys", "key", "orgs.view_apikey"),
+            ("Users", "group", "orgs.view_user"),
+        ),
+    ),
+    (
+        "Policies",
+        (
+            ("Policies", "policy", "policies.view_policy"),
+            ("Budgets", "account_balance_wallet", "policies.view_budget"),
+            ("Ledger", "receipt_long", "policies.view_ledgerentry"),
+        ),
+    ),
+    (
+        "Providers",
+        (
+            ("Credentials", "vpn_key", "orgs.view_providercredential"),
+            ("Model routes", "route", "gateway.view_modelroute"),
+            ("Prices", "sell", "policies.view_price"),
+        ),
+    ),
+    (
+        "Audit",
+        (
+            ("Requests", "fact_check", "audit.view_requestrecord"),
+            ("Changes", "history", "audit.view_changerecord"),
+        ),
+    ),
+)

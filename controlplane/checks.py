@@ -1,0 +1,50 @@
+"""Checks of the project that Django runs with `manage.py check` and before every start."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib import admin
+from django.core.checks import CheckMessage, Error, Tags, register
+
+from apps.orgs.scoped_admin import ScopedAdmin, ScopedInline
+
+
+@register(Tags.security)
+def admin_pages_are_scoped(**_: Any) -> list[CheckMessage]:
+    """Report every page and inline of the admin that could show one organization's rows to another."""
+    pages = admin.site._registry.values()  # noqa: SLF001  # Django has no other way to list them all
+    return [message for page in pages for message in (*_page_errors(page), *_inline_errors(page))]
+
+
+def _page_errors(page: Any) -> Iterator[Error]:
+    if not isinstance(page, ScopedAdmin):
+        yield Error(
+            f"The admin page of {page.opts.label} is not scoped by organization.",
+            hint="Build it on apps.orgs.scoped_admin.ScopedAdmin, or unregister it.",
+            obj=type(page),
+            id="controlplane.E001",
+        )
+    if page.raw_id_fields:
+        yield _raw_id_error(page)
+
+
+def _inline_errors(page: Any) -> Iterator[Error]:
+    for inline in page.inlines:
+        if not issubclass(inline, ScopedInline):
+            yield Error(
+                f"The inline {inline.__name__} of {page.opts.label} is not scoped by organization.",
+                hint="Build it on apps.orgs.scoped_admin.ScopedInline.",
+                obj=type(page),
+                id="controlplane.E002",
+            )
+        if inline.raw_id_fields:
+            yield _raw_id_error(inline)
+
+
+def _raw_id_error(page: Any) -> Error:
+    return Error(
+        "Raw id fields name any row of any organization whose id is typed in.",
+        hint="Use autocomplete_fields.",
+        obj=page,
+        id="controlplane.E003",
+    )
