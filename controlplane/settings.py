@@ -230,7 +230,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/"}],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "apps.orgs.rest.openapi.add_errors",
+        "apps.orgs.rest.openapi.complete",
     ],
 }
 

@@ -43,14 +43,15 @@ def test_what_is_beside_the_collections_is_described(document: dict[str, Any], p
     assert f"/v1/admin/{path}" in document["paths"]
 
 
-def test_every_operation_of_the_admin_api_asks_for_a_key_and_describes_its_refusal(document: dict[str, Any]) -> None:
+def test_every_operation_asks_for_a_key_and_describes_its_refusal(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
-    for path, methods in document["paths"].items():
-        if path.startswith("/v1/admin/"):
-            for operation in methods.values():
-                assert operation["security"] == [{"ApiKey": []}], path
-                refusal = operation["responses"]["default"]["content"]["application/json"]["schema"]
-                assert refusal == {"$ref": "#/components/schemas/Error"}
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    for operation in operations:
+        assert operation["security"] == [{"ApiKey": []}]
+        for status, answer in operation["responses"].items():
+            if not status.startswith("2"):
+                schema = answer["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Error"}
 
 
 def test_the_filters_of_the_audit_log_are_described(document: dict[str, Any]) -> None:

@@ -37,22 +37,35 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         """Return the security scheme."""
-        return {"type": "http", "scheme": "bearer", "bearerFormat": "lcp_…", "description": "A user's API key."}
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "lcp_…",
+            "description": "An API key; below /v1/admin a user's.",
+        }
 
 
-def add_errors(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Give every operation the error answer and every answer its id: a postprocessing hook of drf-spectacular."""
-    result.setdefault("components", {}).setdefault("schemas", {})["Error"] = ERROR_SCHEMA
-    refusal = {
-        "description": "Refused or failed.",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
+def complete(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Say what holds for every operation: its refusals' shape, its answers' id, and that it needs a key.
+
+    A postprocessing hook of drf-spectacular.
+    """
+    components = result.setdefault("components", {})
+    components.setdefault("schemas", {})["Error"] = ERROR_SCHEMA
     for methods in result["paths"].values():
         for operation in methods.values():
-            operation["responses"].setdefault("default", refusal)
-            for response in operation["responses"].values():
-                response.setdefault("headers", {})["x-request-id"] = REQUEST_ID
+            _complete(operation)
     return result
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    operation["security"] = [{ApiKeyScheme.name: []}]
+    answers = operation["responses"]
+    answers.setdefault("default", {"description": "Refused or failed."})
+    for status, answer in answers.items():
+        if not status.startswith("2"):
+            answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        answer.setdefault("headers", {})["x-request-id"] = REQUEST_ID
 
 
 @require_safe
