@@ -21,7 +21,19 @@ def database(
         created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
         yield
         connections.close_all()
+        _end_other_sessions()
         teardown_databases(created, verbosity=0)
+
+
+def _end_other_sessions() -> None:
+    """Let the database be dropped although a server that a test killed may not have said goodbye."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        connection.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection, connections
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_old_connections, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 
 from apps.gateway.judgement import Judgement, judgement_of
@@ -107,7 +108,8 @@ class Configurations:
     def __init__(self) -> None:
         self._by_organization: dict[UUID, Configuration] = {}
         self._by_prefix: OrderedDict[str, Configuration] = OrderedDict()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="configuration")
+        self._connections: list[BaseDatabaseWrapper] = []
+        self._readers = ThreadPoolExecutor(READERS, "configuration", initializer=self._begin_reading)
 
     async def find(self, key: str) -> tuple[Caller, Configuration] | None:
         """Return the caller that a key's text belongs to, ``None`` if there is none.
@@ -148,9 +150,15 @@ class Configurations:
 
     def close(self) -> None:
         """End the readers and their connections."""
-        for _ in range(READERS):
-            self._readers.submit(connections.close_all)
         self._readers.shutdown(wait=True)
+        for opened in self._connections:
+            opened.close()
+
+    def _begin_reading(self) -> None:
+        """Note a reader's connection, so that `close` can end it: a pool offers no last word to each of its threads."""
+        own = connections[DEFAULT_DB_ALIAS]
+        own.inc_thread_sharing()
+        self._connections.append(own)
 
     def _load_by_prefix(self, prefix: str, key: str) -> Configuration | None:
         row = keys.find(key)

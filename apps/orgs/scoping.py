@@ -52,7 +52,9 @@ def visible(rows: "QuerySet[M]", user: User, action: Action = Action.VIEW) -> "Q
         return rows if organizations else rows.none()
     if label not in PATHS or not organizations:
         return rows.none()
-    return rows.filter(**{f"{PATHS[label]}__in": organizations}).distinct()
+    scoped = rows.filter(**{f"{PATHS[label]}__in": organizations})
+    # Only a path through another table can meet a row twice, and on millions of rows DISTINCT is dear.
+    return scoped.distinct() if "__" in PATHS[label] else scoped
 
 
 def may(user: User, action: Action, label: str, organization_id: UUID | None = None) -> bool:

@@ -36,5 +36,10 @@ def create_database(server_url: str, name: str) -> str:
     """Create a database on the server that ``server_url`` names; return its URL."""
     with psycopg.connect(server_url.replace("postgres://", "postgresql://", 1), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
+    return with_name(server_url, name)
+
+
+def with_name(server_url: str, name: str) -> str:
+    """Return the URL of another database on the same server."""
     before, _, after = server_url.partition("?")
     return f"{before.rsplit('/', 1)[0]}/{name}{'?' + after if after else ''}"
