@@ -7,6 +7,7 @@ secret in any case. The policies decide what else happens: block, redact (what g
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from apps.gateway.errors import GuardrailBlocked
@@ -88,6 +89,7 @@ def refuse_unscannable(body: Body, guard: Guard) -> None:
         raise GuardrailBlocked("UNSCANNABLE_CONTENT", message, {"policy": policy.name, "parts": parts[:20]})
 
 
+@lru_cache(maxsize=4096)
 def safe_text(text: str) -> str:
     """Redact a short text of the caller's (a label, a piece of metadata) for the record."""
     found = [finding for finding in scan(text) if finding.detector in NEVER_STORED]

@@ -7,6 +7,7 @@ from apps.gateway.inspection import Guard, guard_for
 from apps.gateway.limits import LimitSet, limits_of
 from apps.policies.engine.evaluate import Decision
 from apps.policies.engine.kinds import Direction
+from apps.policies.rates.base import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Judgement:
 
     decision: Decision
     limits: LimitSet
+    to_release: tuple[tuple[str, tuple[RateLimit, ...]], ...]
     input_guard: Guard
     output_guard: Guard
     stamps: list[dict[str, Any]]
@@ -23,9 +25,11 @@ class Judgement:
 
 def judgement_of(decision: Decision) -> Judgement:
     """Work out what follows from a decision."""
+    limits = limits_of(decision)
     return Judgement(
         decision=decision,
-        limits=limits_of(decision),
+        limits=limits,
+        to_release=limits.to_release(),
         input_guard=guard_for(decision, Direction.INPUT),
         output_guard=guard_for(decision, Direction.OUTPUT),
         stamps=[policy.stamp() for policy in decision.applied],

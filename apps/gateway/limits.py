@@ -11,6 +11,7 @@ from apps.policies.engine.policy import Policy
 from apps.policies.rates.base import RateKind, RateLimit, RateReading, RateVerdict
 
 RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
+SHADOW = ":shadow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,14 @@ class LimitSet:
 
     enforced: tuple[RateLimit, ...]
     shadow: tuple[RateLimit, ...]
+
+    def to_release(self) -> tuple[tuple[str, tuple[RateLimit, ...]], ...]:
+        """Return, by the suffix they were taken under, what a request's end changes: all but counts of requests."""
+        return tuple(
+            (suffix, limits)
+            for suffix, limits in (("", self.enforced), (SHADOW, self.shadow))
+            if any(limit.kind is not RateKind.REQUESTS for limit in limits)
+        )
 
 
 def limits_of(decision: Decision) -> LimitSet:

@@ -34,7 +34,7 @@ from apps.gateway.errors import (
 from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
-from apps.gateway.limits import refusal_message, shadow_reason
+from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
 from apps.gateway.prompt import parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
@@ -234,7 +234,7 @@ class Pipeline:
 
     async def _take_shadow_limits(self, exchange: Exchange, judgement: Judgement, tokens: int) -> None:
         for limit in judgement.limits.shadow:
-            verdict = await self.rates.take(f"{exchange.id}:shadow", [limit], tokens, self._hold_seconds)
+            verdict = await self.rates.take(f"{exchange.id}{SHADOW}", [limit], tokens, self._hold_seconds)
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
 
@@ -385,7 +385,7 @@ class Pipeline:
         if exchange.closed:
             return
         closing = self._closing(exchange, outcome)
-        self.later(self._release_limits(exchange, outcome))
+        self._release_limits(exchange, outcome)
         await self.journal.post(closing)
 
     def interrupt(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -401,7 +401,7 @@ class Pipeline:
             usage, source = self.usage_of(exchange, None, "")
             outcome = replace(outcome, usage=usage, usage_source=source)
         self.journal.post_soon(self._closing(exchange, outcome))
-        self.later(self._release_limits(exchange, outcome))
+        self._release_limits(exchange, outcome)
 
     def _closing(self, exchange: Exchange, outcome: Outcome) -> Closing:
         exchange.closed = True
@@ -437,17 +437,13 @@ class Pipeline:
             return self.usage_of(exchange, None, "")
         return None, ""
 
-    async def _release_limits(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _release_limits(self, exchange: Exchange, outcome: Outcome) -> None:
         judgement, route = exchange.judgement, exchange.route
         assert judgement is not None
         assert route is not None
         used = outcome.usage.input_tokens + outcome.usage.output_tokens if outcome.usage else 0
-        for name, limits in (
-            (str(exchange.id), judgement.limits.enforced),
-            (f"{exchange.id}:shadow", judgement.limits.shadow),
-        ):
-            if limits:
-                await self.rates.release(name, limits, route.expected_tokens, used)
+        for suffix, limits in judgement.to_release:
+            self.later(self.rates.release(f"{exchange.id}{suffix}", limits, route.expected_tokens, used))
 
     async def _give_back(self, exchange: Exchange) -> None:
         assert exchange.judgement is not None
