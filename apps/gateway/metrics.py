@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from apps.audit.money import NANO
+
 if TYPE_CHECKING:
     from apps.gateway.exchange import Exchange, Outcome
 
@@ -12,10 +14,9 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 REQUESTS = Counter("lcp_requests_total", "Requests with a final record.", ["endpoint", "provider", "status", "code"])
 SECONDS = Histogram("lcp_request_seconds", "Time from the first byte in to the record.", ["endpoint"], buckets=_BUCKETS)
 TOKENS = Counter("lcp_tokens_total", "Tokens used.", ["provider", "direction"])
-COST = Counter("lcp_cost_usd_total", "Cost in US dollars.", ["provider"])
+COST = Counter("lcp_cost_usd_total", "Cost in US dollars, as a float: the ledger is exact.", ["provider"])
 UNAUTHENTICATED = Counter("lcp_unauthenticated_total", "Requests without a valid credential.")
 DEGRADED = Counter("lcp_degraded_total", "Requests served while a part was degraded.", ["part"])
-IN_FLIGHT = Gauge("lcp_in_flight", "Requests being served.", multiprocess_mode="livesum")
 JOURNAL_BACKLOG = Gauge("lcp_journal_backlog", "Members waiting for the journal's writer.", multiprocess_mode="livesum")
 SPOOLED = Gauge("lcp_spooled_records", "Final records waiting on disk.", multiprocess_mode="livesum")
 
@@ -23,6 +24,12 @@ SPOOLED = Gauge("lcp_spooled_records", "Final records waiting on disk.", multipr
 def unauthenticated() -> None:
     """Count a request without a valid credential: it is not recorded anywhere else."""
     UNAUTHENTICATED.inc()
+
+
+def journal(backlog: int, spooled: int) -> None:
+    """Note how much waits for the journal, in memory and on disk."""
+    JOURNAL_BACKLOG.set(backlog)
+    SPOOLED.set(spooled)
 
 
 def finished(exchange: "Exchange", outcome: "Outcome") -> None:
@@ -33,5 +40,6 @@ def finished(exchange: "Exchange", outcome: "Outcome") -> None:
     if outcome.usage is not None:
         TOKENS.labels(provider, "input").inc(outcome.usage.input_tokens)
         TOKENS.labels(provider, "output").inc(outcome.usage.output_tokens)
+        COST.labels(provider).inc(exchange.cost_nano_usd / NANO)
     if exchange.verdict is not None and exchange.verdict.degraded:
         DEGRADED.labels("rate_limits").inc()

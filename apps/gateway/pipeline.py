@@ -7,7 +7,7 @@ answers whatever happened, after the record of it was handed to the journal.
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from apps.audit.journal import Journal, JournalUnavailable
 from apps.audit.models import Status
 from apps.audit.money import usd_from_nano
 from apps.gateway import metrics
-from apps.gateway.bookkeeping import Closing, Intent, Refusal, StaleConfiguration
+from apps.gateway.bookkeeping import Intent, StaleConfiguration
 from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
 from apps.gateway.errors import (
     BudgetExceeded,
@@ -38,6 +38,7 @@ from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
 from apps.gateway.prompt import parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
+from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
@@ -106,7 +107,7 @@ class Pipeline:
         self.environment = environment
         self.deadline_seconds = deadline_seconds
         self._hold_seconds = deadline_seconds + SLOT_GRACE_SECONDS
-        self._loose_ends: set[asyncio.Task[None]] = set()
+        self.settlement = Settlement(journal, rates)
 
     # --- the doors' entrances
 
@@ -116,7 +117,9 @@ class Pipeline:
         try:
             return await self._with_current_configuration(exchange, inbound)
         except asyncio.CancelledError:
-            self.interrupt(exchange, Outcome(Status.INTERRUPTED, 499, "INTERRUPTED", "The server was stopping."))
+            self.settlement.interrupt(
+                exchange, Outcome(Status.INTERRUPTED, 499, "INTERRUPTED", "The server was stopping.")
+            )
             raise
         except Exception:
             logger.exception("Request %s failed inside the gateway.", exchange.id)
@@ -141,7 +144,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """Wait for what was left to do in the background."""
-        await asyncio.gather(*self._loose_ends, return_exceptions=True)
+        await self.settlement.close()
 
     # --- the path
 
@@ -223,7 +226,7 @@ class Pipeline:
             except RatesUnavailable as error:
                 raise Unavailable("Rate limits cannot be checked right now.") from error
             except asyncio.CancelledError:
-                self.later(self._give_back(exchange))  # it may have been counted all the same
+                self.settlement.give_back(exchange)  # it may have been counted all the same
                 raise
             exchange.verdict = verdict
             if not verdict.allowed:
@@ -244,7 +247,7 @@ class Pipeline:
             exchange.reserved = await self._commit_intent(exchange)
         except BaseException:
             if exchange.verdict is not None and exchange.verdict.allowed:
-                self.later(self._give_back(exchange))
+                self.settlement.give_back(exchange)
             raise
         exchange.opened = True
 
@@ -299,7 +302,7 @@ class Pipeline:
         candidate, response = await self._reach_provider(exchange)
         exchange.served_by = candidate
         if exchange.prompt.stream:
-            stream = AnswerStream(self, exchange, candidate, response)
+            stream = AnswerStream(self.settlement, exchange, candidate, response)
             headers = [
                 *exchange.headers(),
                 ("content-type", "text/event-stream; charset=utf-8"),
@@ -351,16 +354,18 @@ class Pipeline:
     async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
         judgement = exchange.judgement
         assert judgement is not None
-        usage, source = self.usage_of(exchange, reply.usage, answer_transcript(_messages(reply.body)))
+        usage, source = usage_of(exchange, reply.usage, answer_transcript(_messages(reply.body)))
         inspection = inspect(reply.body.get("choices"), judgement.output_guard, "output")
         exchange.output_findings = inspection.findings
         response = answer_transcript(_messages({"choices": inspection.stored}))
         if inspection.blocked:
             outcome = _blocked_outcome(inspection.blocked, usage, source, response)
-            await self.settle(exchange, outcome)
+            await self.settlement.settle(exchange, outcome)
             return _refusal_answer(exchange, inspection.blocked)
         status = Status.CANCELLED if inbound.gone() else Status.SUCCESS
-        await self.settle(exchange, Outcome(status, 200, usage=usage, usage_source=source, response=response))
+        await self.settlement.settle(
+            exchange, Outcome(status, 200, usage=usage, usage_source=source, response=response)
+        )
         return self._whole(exchange, 200, {**reply.body, "choices": inspection.passed})
 
     def _whole(self, exchange: Exchange, status: int, body: Any) -> Answer:
@@ -369,44 +374,7 @@ class Pipeline:
             headers.append(("x-lcp-cost-usd", usd_from_nano(exchange.cost_nano_usd)))
         return Answer(status, headers, orjson.dumps(body))
 
-    # --- the end of a request
-
-    def usage_of(self, exchange: Exchange, reported: Usage | None, produced: str) -> tuple[Usage, str]:
-        """Return what was used and who says so: the provider, or our estimate of what it produced."""
-        if reported is not None:
-            return reported, "provider"
-        candidate = exchange.served_by or (exchange.route.candidates[0] if exchange.route else None)
-        assert candidate is not None
-        assert exchange.inspection is not None
-        return candidate.target.adapter.estimate(exchange.inspection.passed, produced), "estimate"
-
-    async def settle(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Write the final record of a call and wait for it; give the limits back what was not used."""
-        if exchange.closed:
-            return
-        closing = self._closing(exchange, outcome)
-        self._release_limits(exchange, outcome)
-        await self.journal.post(closing)
-
-    def interrupt(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Have the final record written without waiting for it: the task of this request is going away."""
-        if exchange.closed or exchange.caller is None:
-            return
-        if not exchange.opened:
-            exchange.closed = True
-            metrics.finished(exchange, outcome)
-            self.journal.post_soon(Refusal(exchange.record(outcome), exchange.text(outcome), None))
-            return
-        if outcome.usage is None and exchange.attempts:
-            usage, source = self.usage_of(exchange, None, "")
-            outcome = replace(outcome, usage=usage, usage_source=source)
-        self.journal.post_soon(self._closing(exchange, outcome))
-        self._release_limits(exchange, outcome)
-
-    def _closing(self, exchange: Exchange, outcome: Outcome) -> Closing:
-        exchange.closed = True
-        metrics.finished(exchange, outcome)
-        return Closing(exchange.record(outcome), exchange.text(outcome))
+    # --- refusals and failures
 
     async def _fail(self, exchange: Exchange, error: GatewayError) -> Answer:
         """Record and answer a refusal or failure. Raises `StaleConfiguration` if what it was decided on is outdated."""
@@ -419,42 +387,12 @@ class Pipeline:
     async def _record_failure(self, exchange: Exchange, error: GatewayError) -> None:
         outcome = Outcome(error.outcome, error.status, error.code, error.message)
         if exchange.opened:
-            usage, source = self._spent_on_failure(exchange, error)
-            outcome = Outcome(error.outcome, error.status, error.code, error.message, usage, source)
-            await self.settle(exchange, outcome)
+            usage, source = _spent_on_failure(exchange, error)
+            await self.settlement.settle(exchange, replace(outcome, usage=usage, usage_source=source))
             return
         assert exchange.configuration is not None
         versions = None if isinstance(error, Unavailable) else exchange.configuration.versions
-        result = await self.journal.post(Refusal(exchange.record(outcome), exchange.text(outcome), versions))
-        if isinstance(result, StaleConfiguration):
-            raise result
-        exchange.closed = True
-        metrics.finished(exchange, outcome)
-
-    def _spent_on_failure(self, exchange: Exchange, error: GatewayError) -> tuple[Usage | None, str]:
-        """A provider that was at work when the connection ended has read the input and will charge for it."""
-        if isinstance(error, ProviderFailed) and error.fault in (Fault.TIMEOUT, Fault.BROKEN, Fault.GARBAGE):
-            return self.usage_of(exchange, None, "")
-        return None, ""
-
-    def _release_limits(self, exchange: Exchange, outcome: Outcome) -> None:
-        judgement, route = exchange.judgement, exchange.route
-        assert judgement is not None
-        assert route is not None
-        used = outcome.usage.input_tokens + outcome.usage.output_tokens if outcome.usage else 0
-        for suffix, limits in judgement.to_release:
-            self.later(self.rates.release(f"{exchange.id}{suffix}", limits, route.expected_tokens, used))
-
-    async def _give_back(self, exchange: Exchange) -> None:
-        assert exchange.judgement is not None
-        assert exchange.route is not None
-        await self.rates.give_back(str(exchange.id), exchange.judgement.limits.enforced, exchange.route.expected_tokens)
-
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something after the answer; `close` waits for it."""
-        task = asyncio.ensure_future(work)
-        self._loose_ends.add(task)
-        task.add_done_callback(self._loose_ends.discard)
+        await self.settlement.refuse(exchange, outcome, versions)
 
     # --- who calls
 
@@ -505,6 +443,13 @@ def _bearer(values: Sequence[str]) -> str:
 
 def _may_call(caller: Caller) -> bool:
     return caller.usable and (caller.expires_at is None or caller.expires_at > datetime.now(UTC))
+
+
+def _spent_on_failure(exchange: Exchange, error: GatewayError) -> tuple[Usage | None, str]:
+    """A provider that was at work when the connection ended has read the input and will charge for it."""
+    if isinstance(error, ProviderFailed) and error.fault in (Fault.TIMEOUT, Fault.BROKEN, Fault.GARBAGE):
+        return usage_of(exchange, None, "")
+    return None, ""
 
 
 def _rate_limited(exchange: Exchange, limit: Any, retry_after: float) -> RateLimited:

@@ -5,7 +5,7 @@ never starts a generator, and the settlement would be lost with it.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import orjson
 
@@ -16,11 +16,9 @@ from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import inspect
 from apps.gateway.providers.base import Chunk, Fault, UpstreamError
 from apps.gateway.routing import Candidate
+from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import UpstreamResponse
-
-if TYPE_CHECKING:
-    from apps.gateway.pipeline import Pipeline
 
 DONE = b"data: [DONE]\n\n"
 
@@ -29,11 +27,11 @@ class AnswerStream:
     """Yields the bytes of a server-sent event stream. Whoever iterates it calls `close` in the end, always."""
 
     def __init__(
-        self, pipeline: "Pipeline", exchange: Exchange, candidate: Candidate, response: UpstreamResponse
+        self, settlement: Settlement, exchange: Exchange, candidate: Candidate, response: UpstreamResponse
     ) -> None:
         assert exchange.prompt is not None
         assert exchange.judgement is not None
-        self._pipeline = pipeline
+        self._settlement = settlement
         self._exchange = exchange
         self._response = response
         self._parser = candidate.target.adapter.chunk_parser()
@@ -53,8 +51,8 @@ class AnswerStream:
         if self._exchange.closed:
             return
         code, message = _ENDINGS[status]
-        self._pipeline.interrupt(self._exchange, self._outcome(status, code, message))
-        self._pipeline.later(self._response.close())
+        self._settlement.interrupt(self._exchange, self._outcome(status, code, message))
+        self._settlement.later(self._response.close())
 
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -111,15 +109,15 @@ class AnswerStream:
         return _error_event(failed)
 
     async def _settle(self, outcome: Outcome) -> None:
-        self._pipeline.later(self._response.finish())
-        await self._pipeline.settle(self._exchange, outcome)
+        self._settlement.later(self._response.finish())
+        await self._settlement.settle(self._exchange, outcome)
 
     def _outcome(self, status: Status, code: str = "", message: str = "") -> Outcome:
         """Say how the stream ended, with what had come so far, and what that used."""
         messages = self._assembly.messages()
         inspection = inspect(messages, self._guard, "output")
         self._exchange.output_findings = inspection.findings
-        usage, source = self._pipeline.usage_of(self._exchange, self._assembly.usage, answer_transcript(messages))
+        usage, source = usage_of(self._exchange, self._assembly.usage, answer_transcript(messages))
         return Outcome(status, 200, code, message, usage, source, answer_transcript(inspection.stored))
 
 
