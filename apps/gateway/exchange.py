@@ -15,7 +15,7 @@ from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
 from apps.gateway.configuration import Caller, Configuration
 from apps.gateway.inspection import Inspection, safe_text
-from apps.gateway.judgement import Judgement
+from apps.gateway.judgement import Judgement, storable
 from apps.gateway.limits import rate_headers, reading_json
 from apps.gateway.prompt import Prompt
 from apps.gateway.providers.base import Usage
@@ -171,8 +171,8 @@ class Exchange:
     def _why(self) -> Row:
         judgement = self.judgement
         reasons = list(judgement.reasons) if judgement else []
-        reasons += [reason.as_json() for reason in self.shadow_reasons]
-        reasons += [self.refusal.as_json()] if self.refusal and self.refusal not in self._decided() else []
+        reasons += [storable(reason) for reason in self.shadow_reasons]
+        reasons += [storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else []
         readings = [reading_json(reading) for reading in self.verdict.readings] if self.verdict else []
         return {
             "reasons": reasons,

@@ -40,6 +40,10 @@ class Guard:
         return any(action is not FindingAction.FLAG for action, _ in self.actions.values())
 
 
+NO_GUARD = Guard({}, {})
+"""Finds and does nothing about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What was found in a value: the value as it goes on, the value as it is stored, and the findings' types."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from apps.gateway.inspection import Guard, guard_for
+from apps.gateway.inspection import Guard, guard_for, safe_text
 from apps.gateway.limits import LimitSet, limits_of
-from apps.policies.engine.evaluate import Decision
+from apps.policies.engine.evaluate import Decision, Reason
 from apps.policies.engine.kinds import Direction
 from apps.policies.rates.base import RateLimit
 
@@ -33,5 +33,10 @@ def judgement_of(decision: Decision) -> Judgement:
         input_guard=guard_for(decision, Direction.INPUT),
         output_guard=guard_for(decision, Direction.OUTPUT),
         stamps=[policy.stamp() for policy in decision.applied],
-        reasons=[reason.as_json() for reason in decision.reasons],
+        reasons=[storable(reason) for reason in decision.reasons],
     )
+
+
+def storable(reason: Reason) -> dict[str, Any]:
+    """Return what a record keeps of a reason: its message may quote the caller, so it is redacted like every text."""
+    return reason.as_json() | {"message": safe_text(reason.message)}

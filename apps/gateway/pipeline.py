@@ -32,7 +32,7 @@ from apps.gateway.errors import (
     Unavailable,
 )
 from apps.gateway.exchange import Exchange, Outcome
-from apps.gateway.inspection import inspect, refuse_unscannable
+from apps.gateway.inspection import NO_GUARD, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
 from apps.gateway.prompt import parse
@@ -391,7 +391,10 @@ class Pipeline:
             await self.settlement.settle(exchange, replace(outcome, usage=usage, usage_source=source))
             return
         assert exchange.configuration is not None
-        versions = None if isinstance(error, Unavailable) else exchange.configuration.versions
+        if exchange.prompt is not None and exchange.inspection is None:
+            # Refused before its texts were read; an auditor wants to see them all the same, redacted as ever.
+            exchange.inspection = inspect(exchange.prompt.body, NO_GUARD, "input")
+        versions = exchange.configuration.versions if error.decided else None
         await self.settlement.refuse(exchange, outcome, versions)
 
     # --- who calls
