@@ -9,7 +9,8 @@ GatewayError
 ├── RateLimited         429 RATE_LIMIT_EXCEEDED
 ├── BudgetExceeded      429 BUDGET_EXCEEDED
 ├── ProviderFailed      502, 504, or the provider's own 400, 404, 413, 422, 429
-└── Unavailable         503
+├── Unavailable         503
+└── InternalFailure     500
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ class GatewayError(Exception):
     code: str = "INTERNAL_ERROR"
     type: str = "server_error"
     outcome: Status = Status.ERROR
+    decided: bool = True
+    """Whether the configuration had a part in it, so that it must be a current one."""
 
     def __init__(
         self,
@@ -125,9 +128,19 @@ class BudgetExceeded(GatewayError):
     outcome = Status.BLOCKED
 
 
+class InternalFailure(GatewayError):
+    """A defect of ours. What failed stands in the log, under the request's id."""
+
+    decided = False
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed. The request's id helps to find out why.")
+
+
 class Unavailable(GatewayError):
     """The gateway cannot keep its promises right now, so it makes none."""
 
+    decided = False
     status = 503
     code = "SERVICE_UNAVAILABLE"
     type = "server_error"

@@ -25,6 +25,7 @@ from apps.gateway.errors import (
     BudgetExceeded,
     Forbidden,
     GatewayError,
+    InternalFailure,
     InvalidRequest,
     ProviderFailed,
     RateLimited,
@@ -123,9 +124,7 @@ class Pipeline:
             raise
         except Exception:
             logger.exception("Request %s failed inside the gateway.", exchange.id)
-            return await self._fail(
-                exchange, GatewayError("The gateway failed. The request's id helps to find out why.")
-            )
+            return await self._fail(exchange, InternalFailure())
 
     async def list_models(self, inbound: Inbound) -> Answer:
         """Answer which models the caller may use."""
