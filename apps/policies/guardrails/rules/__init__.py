@@ -1,0 +1,1 @@
+"""The rules of all detectors: one module for each family of data."""
