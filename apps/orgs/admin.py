@@ -114,6 +114,7 @@ class OrganizationAdmin(ScopedAdmin):
     list_display = ["name", "current_state", "application_count", "created_at"]
     list_filter = ["state"]
     search_fields = ["name", "id"]
+    ordering = ["name"]
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
     inlines = [MembersInline]
@@ -325,6 +326,11 @@ class ApiKeyAdmin(ScopedAdmin):
         assert isinstance(row, ApiKey)
         if row.user and not handles_personal_key(user_of(request), row.user, row.organization):
             raise PermissionDenied
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Show the form with one way on: to the new key."""
+        context = {"show_save_and_continue": False, "show_save_and_add_another": False, **(extra_context or {})}
+        return super().add_view(request, form_url, context)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Answer with the key's text, this once."""

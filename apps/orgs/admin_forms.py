@@ -58,6 +58,7 @@ class KeyAddForm(ScopedForm):
     owner = forms.ChoiceField(
         label="For",
         choices=[("application", "An application, to call models"), ("user", "A person, to use the admin API")],
+        initial="application",
         widget=Select(),
         help_text="An application's key only calls models. A person's key acts with that person's role.",
     )
@@ -128,10 +129,7 @@ class UserForm(ScopedForm):
     class Meta:
         model = User
         fields = ["username", "full_name", "email", "is_active", "is_superuser"]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["is_superuser"].help_text = "May do everything in every organization."
+        help_texts = {"is_superuser": "May do everything in every organization."}
 
     def clean(self) -> dict[str, Any]:
         """Refuse to lock oneself out, and to raise a user whose keys others may know."""
@@ -268,9 +266,12 @@ class CredentialForm(ScopedForm):
     def clean_base_url(self) -> str:
         """Refuse an address that the gateway would never connect to. Names are resolved when it connects."""
         url: str = self.cleaned_data["base_url"]
+        allowed = [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS]
+        if url.lower().startswith("http:") and not allowed:
+            raise ValidationError("The address must start with https://.")
         try:
             if url and locate(url).literal:
-                check_address(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
+                check_address(url, allowed)
         except UpstreamError as error:
             raise ValidationError(str(error)) from error
         return url

@@ -160,6 +160,11 @@ class ScopedForm(_ModelForm):
         exclusions: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # not in the stubs
         return exclusions - {"organization"}
 
+    def _post_clean(self) -> None:
+        # What the fields have refused is missing from the row, and the model's own check may rely on it.
+        if not self.errors:
+            super()._post_clean()  # type: ignore[misc]  # not in the stubs
+
     def _update_errors(self, errors: ValidationError) -> None:
         """Show what the model says of a column that is no field of this form above the form."""
         found: dict[str, Any] = getattr(errors, "error_dict", {})
@@ -193,8 +198,18 @@ class _Scoped(_Base):
         assert request is not None
         if db_field.remote_field.model is Organization:
             return self._organization_field(db_field, request, **kwargs)
-        kwargs.setdefault("queryset", visible(models.QuerySet(db_field.remote_field.model), user_of(request)))
+        kwargs.setdefault("queryset", self._related(db_field, user_of(request)))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def _related(self, db_field: Any, user: User) -> "models.QuerySet[Any]":
+        """Return the rows that a field may name: visible ones of organizations where the person may write this model."""
+        everything: models.QuerySet[Any] = models.QuerySet(db_field.remote_field.model)
+        rows, path = visible(everything, user), PATHS.get(everything.model._meta.label_lower)
+        if user.is_superuser or path is None:
+            return rows
+        label = self.opts.label_lower
+        own = organizations_of(user, Action.ADD, label) | organizations_of(user, Action.CHANGE, label)
+        return rows.filter(**{f"{path}__in": own}).distinct()
 
     def _organization_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         user = user_of(request)
@@ -211,7 +226,7 @@ class _Scoped(_Base):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
         """Return a field that offers and accepts only rows within the person's reach."""
         assert request is not None
-        kwargs.setdefault("queryset", visible(models.QuerySet(db_field.remote_field.model), user_of(request)))
+        kwargs.setdefault("queryset", self._related(db_field, user_of(request)))
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
 

@@ -140,11 +140,6 @@ class PolicyForm(ScopedForm):
         else:
             self.instance.config = config
 
-    def _post_clean(self) -> None:
-        # The model's own check names columns that are no fields here; what it would say has been said above.
-        if not self.errors:
-            super()._post_clean()  # type: ignore[misc]  # Django's own hook, untyped
-
 
 class ModelRestrictionForm(PolicyForm):
     """Which models may be asked for."""

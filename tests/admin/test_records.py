@@ -1,0 +1,179 @@
+"""Finding a request and reading what happened to it and why."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.audit.explain import explain, price, readings
+from apps.audit.models import RequestRecord, RequestText, Status
+from apps.audit.uuid7 import first_id_at
+from apps.orgs.scoped_admin import MOST_COUNTED, BoundedPaginator
+from tests.admin.cast import Cast, address, make_record, unique
+
+LIST = "admin:audit_requestrecord_changelist"
+
+
+def found(cast: Cast, **query: Any) -> set[UUID]:
+    response = cast.browser("auditor").get(reverse(LIST), query)
+    assert response.status_code == 200
+    return {record.pk for record in response.context["cl"].result_list}
+
+
+@pytest.mark.parametrize("part", ["id", "application", "end_user", "model", "metadata"])
+def test_a_request_is_found_by_what_one_remembers_of_it(onlookers: Cast, part: str) -> None:
+    home = onlookers.home
+    other = make_record(home.organization, None, unique("other"))
+    term = {
+        "id": str(home.record.pk),
+        "application": home.application.name,
+        "end_user": f"end {home.marker}",
+        "model": f"asked-{home.marker}".upper(),
+        "metadata": f"ticket {home.marker}",
+    }[part]
+    result = found(onlookers, q=term)
+    assert home.record.pk in result
+    assert other.pk not in result
+
+
+def test_a_search_for_nothing_that_is_there_finds_nothing(onlookers: Cast) -> None:
+    assert found(onlookers, q="100% _unlikely_") == set()
+    assert found(onlookers, q=str(uuid4())) == set()
+
+
+def test_filters_narrow_the_list(cast: Cast) -> None:
+    home = cast.home
+    refused = make_record(home.organization, None, "m1", status="blocked", provider="", model="o1-pro")
+    served = make_record(home.organization, home.application, "m2", provider="openai", model="gpt-4o")
+    assert found(cast, status__exact="blocked") == {refused.pk}
+    assert found(cast, served_by="openai") == {served.pk}
+    assert found(cast, model_name="GPT") == {served.pk}
+    assert found(cast, application=str(home.application.pk)) == {served.pk, home.record.pk}
+
+
+def test_days_narrow_the_list_by_the_time_in_the_id(cast: Cast) -> None:
+    long_ago = timezone.now() - timedelta(days=40)
+    old = make_record(
+        cast.home.organization, None, "old", id=UUID(int=first_id_at(long_ago).int + 7), timestamp=long_ago
+    )
+    day, today = f"{long_ago:%Y-%m-%d}", f"{timezone.now():%Y-%m-%d}"
+    assert found(cast, timestamp_from=day, timestamp_to=day) == {old.pk}
+    assert old.pk not in found(cast, timestamp_from=today)
+    assert found(cast, timestamp_to=day) == {old.pk}
+    assert found(cast, timestamp_from="yesterday") >= {old.pk, cast.home.record.pk}
+
+
+def test_the_list_counts_no_further_than_its_bound(onlookers: Cast) -> None:
+    assert BoundedPaginator(range(3), 2).per_page == 2
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        onlookers.browser("superadmin").get(reverse(LIST))
+    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"] and "requestrecord" in query["sql"]]
+    assert counts
+    assert all(f"LIMIT {MOST_COUNTED}" in sql for sql in counts)
+
+
+def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
+    policy_id = str(cast.home.policy.pk)
+    stamp = {"id": policy_id, "version": 7, "name": "No cards", "kind": "guardrail", "mode": "enforce", "level": "key"}
+    record = make_record(
+        cast.home.organization,
+        cast.home.application,
+        "told",
+        status="blocked",
+        http_status=400,
+        error_code="PII_DETECTED",
+        error_message="Policy 'No cards' blocks credit_card in requests.",
+        reasons=[
+            {
+                "code": "PII_DETECTED",
+                "message": "Because.",
+                "enforced": True,
+                "policy": "No cards",
+                "policy_id": policy_id,
+                "version": 7,
+            }
+        ],
+        policies=[stamp],
+        findings=[{"detector": "credit_card", "rule": "visa", "count": 2, "where": "input", "action": "block"}],
+        limits=[{"policy": "Pace", "kind": "requests", "limit": 5, "window_seconds": 60, "remaining": 4}],
+        attempts=[{"provider": "openai", "model": "gpt-4o", "started_ms": 3, "fault": "timeout", "status": None}],
+        degraded=["rate_limits"],
+        price={"source": "own", "input_nano_usd_per_million": 10**9, "output_nano_usd_per_million": 2 * 10**9},
+    )
+    page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
+    for text in (
+        "Refused, and no provider was called.",
+        "PII_DETECTED",
+        "No cards",
+        "v7",
+        "credit_card (visa)",
+        "5 requests in 60 s",
+        "4 left",
+        "timeout",
+        "rate_limits",
+        "2.00 USD per million output tokens",
+        "prompt told",
+    ):
+        assert text in page, text
+
+
+def test_what_a_client_wrote_is_shown_as_text(cast: Cast) -> None:
+    attack = "<script>alert(1)</script>"
+    record = make_record(
+        cast.home.organization, None, attack, model=attack, error_message=attack, metadata={attack: attack}
+    )
+    for url in (address(record, "change", record.pk), reverse(LIST), reverse("admin:index")):
+        assert attack not in cast.browser("auditor").get(url).content.decode()
+
+
+@pytest.mark.parametrize("stored", [None, [], {}, [1], ["x"], [{}], [{"kind": "cost_cap"}]])
+def test_a_record_of_another_shape_is_shown_all_the_same(cast: Cast, stored: Any) -> None:
+    shapes = {"reasons": stored or [], "policies": stored or [], "findings": stored or [], "limits": stored or []}
+    record = make_record(cast.home.organization, None, "odd", **shapes, attempts=stored or [], price=stored or {})
+    assert cast.browser("auditor").get(address(record, "change", record.pk)).status_code == 200
+
+
+def test_an_erased_text_is_said_to_be_gone(cast: Cast) -> None:
+    RequestText.objects.filter(pk=cast.home.record.pk).delete()
+    record = cast.home.record
+    page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
+    assert "No text is kept" in page
+
+
+def test_every_outcome_has_its_sentence() -> None:
+    sentences = {explain(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
+    assert len(sentences) == len(Status)
+
+
+def test_a_budget_of_the_platform_is_told_without_what_others_spent() -> None:
+    reading = {"policy": "All", "kind": "cost_cap", "per": "total", "limit_nano_usd": 10**9}
+    (told,) = readings(RequestRecord(limits=[reading]))
+    assert (told.what, told.left) == ("1.00 USD in total", "")
+
+
+def test_a_record_without_a_price_tells_none() -> None:
+    assert price(RequestRecord(price={})) == ""
+
+
+# --- The front page
+
+
+def test_the_front_page_counts_ones_own_requests_alone(cast: Cast) -> None:
+    make_record(cast.home.organization, None, "b", status="blocked", cost_nano_usd=0)
+    make_record(cast.home.organization, None, "c", cost_nano_usd=2_500_000_000)
+    week = cast.browser("admin").get(reverse("admin:index")).context["figures"][1]
+    assert (week.requests, week.refusals, week.errors, week.spend_usd) == (3, 1, 0, "2.50")
+
+
+def test_the_front_page_offers_the_steps_that_are_left_and_allowed(cast: Cast) -> None:
+    cast.home.application.delete()
+    steps = cast.browser("admin").get(reverse("admin:index")).context["steps"]
+    assert {step.title for step in steps if not step.done} == {"Create an application", "Issue an API key"}
+    assert cast.browser("auditor").get(reverse("admin:index")).context["steps"] == []

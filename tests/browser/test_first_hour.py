@@ -1,0 +1,122 @@
+"""What a superadmin does in the first hour, in a browser, without reading anything but the pages."""
+
+from typing import Any
+
+import pytest
+
+from apps.orgs import keys
+from apps.orgs.models import Organization, User
+from apps.policies.models import Policy
+from tests.admin.cast import PASSWORD, make_record, unique
+
+pytestmark = pytest.mark.limit_seconds(180)
+
+
+@pytest.fixture
+def superadmin() -> User:
+    return User.objects.create_user(unique("root"), PASSWORD, is_superuser=True)
+
+
+def log_in(page: Any, server: str, user: User) -> None:
+    page.goto(f"{server}/admin/")
+    page.fill("[name=username]", user.username)
+    page.fill("[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    page.wait_for_url(f"{server}/admin/")
+
+
+def choose(page: Any, field: str, name: str) -> None:
+    """Pick a suggestion of an autocompleted field."""
+    page.click(f"#id_{field} + .select2")
+    page.fill(".select2-search__field", name)
+    page.click(f".select2-results__option:has-text('{name}')")
+
+
+def save(page: Any) -> None:
+    page.click("button[name=_save]")
+    page.wait_for_load_state()
+
+
+def test_from_nothing_to_a_found_request(page: Any, server: str, superadmin: User) -> None:
+    organization, application, policy = unique("Acme"), unique("checkout"), unique("models")
+    log_in(page, server, superadmin)
+
+    page.goto(f"{server}/admin/orgs/organization/add/")
+    page.fill("#id_name", organization)
+    save(page)
+
+    page.goto(f"{server}/admin/orgs/application/add/")
+    choose(page, "organization", organization)
+    page.fill("#id_name", application)
+    save(page)
+
+    page.goto(f"{server}/admin/orgs/application/?q={application}")
+    page.click(f"a:has-text('{application}')")
+    page.goto(page.url.replace("/change/", "/new_key/"))
+    page.locator("#id_user").wait_for(state="hidden")
+    page.fill("#id_name", "production")
+    save(page)
+    text = page.inner_text("#api-key")
+    key = keys.find(text)
+    assert key is not None
+    assert key.application is not None
+    assert key.application.name == application
+    assert text in page.inner_text("#curl")
+    page.click("[data-copies=api-key]")
+    page.wait_for_selector("button:has-text('Copied')")
+    page.reload()
+    assert text not in page.content()
+
+    page.goto(f"{server}/admin/policies/policy/add/")
+    page.click("a:has-text('Model restriction')")
+    page.fill("#id_name", policy)
+    page.select_option("#id_applies_to", "application")
+    page.locator("#id_organization + .select2").wait_for(state="hidden")
+    choose(page, "application", application)
+    page.fill("#id_allow", "sim-*")
+    save(page)
+    assert Policy.objects.get(name=policy).application == key.application
+
+    row = Organization.objects.get(name=organization)
+    record = make_record(row, key.application, unique("marker"), error_code="RATE_LIMIT_EXCEEDED", status="blocked")
+    page.goto(f"{server}/admin/audit/requestrecord/")
+    page.fill("#searchbar", str(record.pk))
+    page.press("#searchbar", "Enter")
+    page.click("#result_list a")
+    assert "Refused, and no provider was called." in page.inner_text("#content")
+
+
+def test_the_policies_form_shows_errors_at_the_field_and_keeps_what_was_typed(
+    page: Any, server: str, superadmin: User
+) -> None:
+    log_in(page, server, superadmin)
+    page.goto(f"{server}/admin/policies/policy/add/?kind=rate_limit")
+    page.fill("#id_name", "half a rule")
+    page.fill("#id_requests", "10")
+    page.select_option("#id_applies_to", "platform")
+    save(page)
+    assert "Say per which window" in page.inner_text("#content")
+    assert page.input_value("#id_requests") == "10"
+    assert page.input_value("#id_applies_to") == "platform"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_is_wider_than_the_screen(page: Any, server: str, superadmin: User, theme: str) -> None:
+    organization = Organization.objects.create(name=unique("Wide"))
+    record = make_record(organization, None, unique("marker"), error_code="MODEL_NOT_ALLOWED", status="blocked")
+    page.emulate_media(color_scheme=theme)
+    log_in(page, server, superadmin)
+    for path in (
+        "",
+        "orgs/organization/",
+        f"orgs/organization/{organization.pk}/change/",
+        "policies/policy/add/",
+        "policies/policy/add/?kind=guardrail",
+        "audit/requestrecord/",
+        f"audit/requestrecord/{record.pk}/change/",
+        f"orgs/organization/{organization.pk}/suspend/",
+        "password_change/",
+    ):
+        page.goto(f"{server}/admin/{path}")
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, path
