@@ -50,6 +50,8 @@ class ControlPlaneSite(_AdminSite):
 
     def autocomplete_view(self, request: HttpRequest) -> Any:
         """Suggest rows, out of those that the page of their model would list."""
+        if "\0" in request.GET.get("term", ""):
+            raise Http404
         return ScopedAutocomplete.as_view(admin_site=self)(request)
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:

@@ -245,7 +245,8 @@ def _midnight(day: Any) -> datetime | None:
         parsed = parse_date(day) if isinstance(day, str) else None
     except ValueError:
         return None
-    return datetime.combine(parsed, time.min, UTC) if parsed else None
+    # An id has no time before 1970, and the day after the last one must exist.
+    return datetime.combine(parsed, time.min, UTC) if parsed and 1970 <= parsed.year < 9999 else None
 
 
 def _uuid(text: str) -> UUID | None:

@@ -73,9 +73,18 @@ class RolesInline(ScopedInline):
 
     model = Membership
     form = MembershipForm
-    fields = ["organization", "role"]
+    readonly_fields = ("where",)
     verbose_name = "role in an organization"
     verbose_name_plural = "roles in organizations"
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; who may only look has no choice of the organization that could be shown."""
+        return ["organization" if user_of(request).is_superuser else "where", "role"]
+
+    @admin.display(description="Organization")
+    def where(self, membership: Membership) -> str:
+        """Return the organization's name."""
+        return str(membership.organization)
 
 
 class KeysInline(ScopedInline):
@@ -153,7 +162,8 @@ class OrganizationAdmin(ScopedAdmin):
         return self._may_turn(request, object_id, Organization.State.SUSPENDED)
 
     def _may_turn(self, request: HttpRequest, object_id: str, state: Organization.State) -> bool:
-        return user_of(request).is_superuser and Organization.objects.filter(pk=object_id, state=state).exists()
+        row = self.get_object(request, object_id)
+        return user_of(request).is_superuser and row is not None and row.state == state
 
     @detail_action("Suspend", permission="suspend", icon="block")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:

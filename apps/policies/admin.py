@@ -2,7 +2,6 @@
 
 import json
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin
 from django.db import models
@@ -110,15 +109,17 @@ class PolicyAdmin(ScopedAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """Show the policy with its published versions."""
-        published = PolicyVersion.objects.filter(policy_id=object_id)
-        versions = visible(published, user_of(request))[:MOST_VERSIONS] if _is_id(object_id) else []
-        rows = [(version, describe(version.kind, version.config)) for version in versions]
-        context = {"versions": rows, "broken": self._broken(request, object_id), **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
-
-    def _broken(self, request: HttpRequest, object_id: str) -> bool:
         policy = self.get_object(request, object_id)
-        return policy is not None and isinstance(read_rule(policy.kind, policy.config), Broken)
+        context = self._published(request, policy) if policy else {}
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    def _published(self, request: HttpRequest, policy: Policy) -> dict[str, Any]:
+        published = PolicyVersion.objects.filter(policy_id=policy.pk)
+        versions = visible(published, user_of(request))[:MOST_VERSIONS]
+        return {
+            "versions": [(version, describe(version.kind, version.config)) for version in versions],
+            "broken": isinstance(read_rule(policy.kind, policy.config), Broken),
+        }
 
     # --- Columns
 
@@ -340,11 +341,3 @@ def _kind(value: str) -> Kind | None:
 
 def _explained(kind: Kind) -> str:
     return KIND_CARDS[kind][1]
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

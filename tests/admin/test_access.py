@@ -6,6 +6,7 @@ import pytest
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from apps.orgs.models import ApiKey, Application, Organization
 from apps.orgs.roles import Action
 from apps.orgs.scoping import may
 from tests.admin.cast import PASSWORD, ROLES, Cast, address, pages
@@ -97,6 +98,26 @@ def test_the_pages_that_nobody_may_change_are_read_only_for_superadmins_too(onlo
         assert client.post(address(row, "change", row.pk), {}).status_code in {200, 403}
         assert client.post(address(row, "delete", row.pk), {"post": "yes"}).status_code == 403
         row.refresh_from_db()
+
+
+@pytest.mark.parametrize("label", PAGES)
+def test_no_address_that_is_mistyped_breaks_a_page(onlookers: Cast, label: str) -> None:
+    client, model = onlookers.browser("superadmin"), by_label(label)
+    for query in ({"q": "a\0"}, {"model_name": "\0"}, {"timestamp_from": "0001-01-01"}, {"timestamp_to": "9999-12-31"}):
+        assert client.get(address(model, "changelist"), query, follow=True).status_code == 200
+    for query in ({"p": "-7"}, {"p": "x"}, {"o": "99.z"}, {"id__exact": "not-an-id"}, {"nothing": "1"}):
+        assert client.get(address(model, "changelist"), query, follow=True).status_code == 200
+    for page in ("change", "history", "delete"):
+        assert client.get(address(model, page, "not-an-id")).status_code in {302, 403, 404}
+
+
+def test_no_button_breaks_on_an_id_that_is_none(onlookers: Cast) -> None:
+    for row, button in ((Organization, "suspend"), (Application, "new_key"), (ApiKey, "revoke_key")):
+        url = address(row, button, "not-an-id")
+        assert onlookers.browser("superadmin").get(url).status_code == 403
+    query = {"app_label": "orgs", "model_name": "apikey", "field_name": "application", "term": "\0"}
+    assert onlookers.browser("admin").get(reverse("admin:autocomplete"), query).status_code == 404
+    assert onlookers.browser("admin").get(reverse("admin:search"), {"s": "a", "page": "x"}).status_code == 404
 
 
 def test_a_role_taken_away_shuts_the_admin_at_once(cast: Cast) -> None:

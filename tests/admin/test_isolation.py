@@ -157,7 +157,9 @@ def test_a_user_of_two_organizations_is_shown_with_the_role_in_ones_own_alone(ca
     Membership.objects.create(organization=cast.foreign.organization, user=cast.people["developer"], role="admin")
     client = cast.browser("auditor")
     for url in (address(User, "changelist"), address(User, "change", cast.people["developer"].pk)):
-        assert not foreign_text(cast, client.get(url).content)
+        content = client.get(url).content
+        assert not foreign_text(cast, content)
+        assert cast.home.marker in content.decode()
 
 
 @pytest.mark.parametrize(
