@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
 from django.utils.dateparse import parse_date
+from django.utils.html import format_html
 
 from apps.audit.explain import explain, price, readings
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText
@@ -130,7 +131,7 @@ class RequestRecordAdmin(ScopedAdmin):
     list_display = [
         "moment",
         "application",
-        "model",
+        "asked_for",
         "outcome",
         "error_code",
         "tokens",
@@ -188,6 +189,11 @@ class RequestRecordAdmin(ScopedAdmin):
     def application(self, record: RequestRecord) -> str:
         """Return who asked."""
         return record.application_name or record.user_name or "-"
+
+    @admin.display(description="Model")
+    def asked_for(self, record: RequestRecord) -> str:
+        """Return the model as it was asked for."""
+        return format_html('<span class="cp-model">{}</span>', record.model or "-")
 
     @badge("Outcome", STATUS_COLOURS)
     def outcome(self, record: RequestRecord) -> str:

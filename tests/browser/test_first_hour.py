@@ -51,8 +51,9 @@ def test_from_nothing_to_a_found_request(page: Any, server: str, superadmin: Use
     save(page)
 
     page.goto(f"{server}/admin/orgs/application/?q={application}")
-    page.click(f"a:has-text('{application}')")
-    page.goto(page.url.replace("/change/", "/new_key/"))
+    page.click(f"#result_list a:has-text('{application}')")
+    page.wait_for_url("**/change/**")
+    page.goto(page.url.split("/change/")[0] + "/new_key/")
     page.locator("#id_user").wait_for(state="hidden")
     page.fill("#id_name", "production")
     save(page)
