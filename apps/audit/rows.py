@@ -1,6 +1,7 @@
-"""Inserting many rows with one statement: the journal's way to write, cheap for Python on PostgreSQL.
+"""Inserting many rows with one statement.
 
-PostgreSQL reads all rows from one JSON parameter (``json_populate_recordset``); SQLite takes a plain executemany.
+PostgreSQL reads all rows from one JSON parameter (``json_populate_recordset``), which is cheap for Python; elsewhere
+it is a plain executemany.
 """
 
 import functools
@@ -16,14 +17,19 @@ Row = dict[str, Any]
 
 def insert_rows(connection: BaseDatabaseWrapper, model: type[models.Model], rows: Sequence[Row]) -> None:
     """Insert ``rows``, each with a value for every column of ``model`` by its column's name; what is there stays."""
-    if not rows:
-        return
+    columns = _columns(model)
     with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(_postgres_statement(model), [dump_rows(rows)])
-        else:
-            columns = _columns(model)
-            cursor.executemany(_plain_statement(model), [_prepared(connection, columns, row) for row in rows])
+        cursor.executemany(_plain_statement(model), [_prepared(connection, columns, row) for row in rows])
+
+
+@functools.cache
+def insert_statement(model: type[models.Model]) -> str:
+    """Return PostgreSQL's statement for `dump_rows` of a table as its one parameter; what is there stays."""
+    table, names = model._meta.db_table, ", ".join(f'"{name}"' for name in columns_of(model))
+    return (
+        f'INSERT INTO "{table}" ({names}) '  # noqa: S608 (names of our own models)
+        f'SELECT {names} FROM json_populate_recordset(NULL::"{table}", %s::json) ON CONFLICT DO NOTHING'
+    )
 
 
 def dump_rows(value: Any) -> str:
@@ -39,15 +45,6 @@ def columns_of(model: type[models.Model]) -> tuple[str, ...]:
 @functools.cache
 def _columns(model: type[models.Model]) -> tuple[tuple[str, "models.Field[Any, Any]"], ...]:
     return tuple((str(field.column), field) for field in model._meta.concrete_fields)
-
-
-@functools.cache
-def _postgres_statement(model: type[models.Model]) -> str:
-    table, names = model._meta.db_table, ", ".join(f'"{name}"' for name in columns_of(model))
-    return (
-        f'INSERT INTO "{table}" ({names}) '  # noqa: S608 (names of our own models)
-        f'SELECT {names} FROM json_populate_recordset(NULL::"{table}", %s::json) ON CONFLICT DO NOTHING'
-    )
 
 
 @functools.cache

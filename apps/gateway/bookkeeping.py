@@ -9,18 +9,17 @@ All of a group's members are handled in one transaction; closings go first, sinc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
 from apps.audit.journal import Steps
-from apps.audit.models import OpenRequest, RequestRecord, RequestText, Status
-from apps.audit.rows import Row, dump_rows, insert_rows
-from apps.orgs.versions import Versions, read_versions
+from apps.audit.models import Status
+from apps.audit.rows import Row, dump_rows
+from apps.gateway.group_store import GroupStore, Sheet, group_store
+from apps.orgs.versions import Versions
 from apps.policies.budgets import Budgets, Claim, Reserved, Settlement
 
 
@@ -63,23 +62,27 @@ Member = Intent | Closing | Refusal
 
 def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> list[Any]:
     """Write a group inside the journal's transaction; return one result for each member."""
-    current = read_versions(connection, _organizations(members))
-    fresh = [not _stale(member, current) for member in members]
+    store = group_store(connection)
     closings = [m for m in members if isinstance(m, Closing)]
-    opened = _delete_open(connection, [m.record["id"] for m in closings])
-    settlements = [Settlement(m.record["id"], m.record["cost_nano_usd"]) for m in closings if m.record["id"] in opened]
+    situation = store.begin(_organizations(members), [m.record["id"] for m in closings])
+    fresh = [not _stale(member, situation.versions) for member in members]
     claims = [m.claim for m, ok in zip(members, fresh, strict=True) if ok and isinstance(m, Intent) and m.claim.caps]
-    budgets = Budgets(connection, _now(connection) if claims or settlements else timezone.now())
-    budgets.lock(claims, settlements)
-    overruns = {settlement.request_id: budgets.settle(settlement) for settlement in settlements}
+    budgets = _locked(store, Budgets(situation.now, situation.held), claims)
+    overruns = {
+        m.record["id"]: budgets.settle(Settlement(m.record["id"], m.record["cost_nano_usd"]))
+        for m in closings
+        if m.record["id"] in situation.opened
+    }
     results = [
         _intent_result(member, budgets, is_fresh)
         if isinstance(member, Intent)
         else _final_result(member, overruns, is_fresh)
         for member, is_fresh in zip(members, fresh, strict=True)
     ]
-    budgets.save()
-    _insert(connection, members, results, overruns)
+    sheet = Sheet(reservations=budgets.reservations, ledger=budgets.ledger, counters=budgets.changed())
+    for member, result in zip(members, results, strict=True):
+        _enter(sheet, member, result)
+    store.write(sheet)
     return results
 
 
@@ -121,12 +124,14 @@ def record_of_intent(intent: Row, request_id: UUID) -> Row:
     return {**intent, "id": request_id, "organization_id": UUID(str(intent["organization_id"]))}
 
 
-def _organizations(members: Sequence[Member]) -> set[UUID]:
-    return {
+def _organizations(members: Sequence[Member]) -> list[UUID]:
+    """Return the organizations whose versions decide about a member."""
+    found = {
         m.organization_id if isinstance(m, Intent) else m.record["organization_id"]
         for m in members
         if isinstance(m, Intent) or (isinstance(m, Refusal) and m.versions is not None)
     }
+    return list(found)
 
 
 def _stale(member: Member, current: dict[UUID, Versions]) -> bool:
@@ -151,48 +156,29 @@ def _final_result(member: Closing | Refusal, overruns: dict[UUID, int], is_fresh
     return None if is_fresh else StaleConfiguration()
 
 
-def _insert(
-    connection: BaseDatabaseWrapper, members: Sequence[Member], results: Sequence[Any], overruns: dict[UUID, int]
-) -> None:
-    records: list[Row] = []
-    texts: list[Row] = []
-    opens: list[Row] = []
-    for member, result in zip(members, results, strict=True):
-        if isinstance(member, Intent):
-            opens += [member.row] if isinstance(result, Reserved) else []
-        elif isinstance(member, Closing):
-            if result is not None:
-                records.append({**member.record, "overrun_nano_usd": overruns[member.record["id"]]})
-                texts += [member.text] if member.text else []
-        elif result is None:
-            records.append(member.record)
-            texts += [member.text] if member.text else []
-    insert_rows(connection, OpenRequest, opens)
-    insert_rows(connection, RequestRecord, records)
-    insert_rows(connection, RequestText, texts)
+def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Budgets:
+    """Lock the counters that the group touches, creating those of windows that begin with it."""
+    wanted = budgets.wanted(claims)
+    if wanted:
+        budgets.load(store.lock(wanted))
+        missing = budgets.missing(claims)
+        if missing:
+            store.create(missing)
+            budgets.load(store.lock([budget.id for budget in missing]))
+    return budgets
 
 
-def _delete_open(connection: BaseDatabaseWrapper, requests: Sequence[UUID]) -> set[UUID]:
-    """Delete the intents of finished requests; return the ids of those that were still open: these are ours."""
-    if not requests:
-        return set()
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("DELETE FROM audit_openrequest WHERE id = ANY(%s) RETURNING id", [list(requests)])
-            return {row[0] for row in cursor.fetchall()}
-        places = ", ".join(["%s"] * len(requests))
-        cursor.execute(
-            f"DELETE FROM audit_openrequest WHERE id IN ({places}) RETURNING id",  # noqa: S608 (placeholders only)
-            [request.hex for request in requests],
-        )
-        return {UUID(row[0]) for row in cursor.fetchall()}
-
-
-def _now(connection: BaseDatabaseWrapper) -> datetime:
-    """Return the database's time, which rules the windows: a worker's clock may be wrong."""
-    if connection.vendor != "postgresql":
-        return timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT now()")
-        now: datetime = cursor.fetchone()[0]
-        return now
+def _enter(sheet: Sheet, member: Member, result: Any) -> None:
+    if isinstance(member, Intent):
+        if isinstance(result, Reserved):
+            sheet.opens.append(member.row)
+        return
+    if isinstance(member, Closing):
+        if result is None:
+            return  # closed before: by the sweeper, or by a replay
+        member.record["overrun_nano_usd"] = result
+    elif result is not None:
+        return  # decided on an outdated configuration
+    sheet.records.append(member.record)
+    if member.text:
+        sheet.texts.append(member.text)

@@ -1,22 +1,21 @@
 """Budgets: the worst case is reserved before a call and the real cost settled after it, in PostgreSQL alone.
 
-Both run inside a transaction that the caller owns. Every counter that a group of requests touches is locked first,
-in the order of its id, so that two processes can wait for each other but never in a circle.
+This module reckons; the caller owns the transaction and reads and writes the rows. Every counter that a group of
+requests touches is locked first, in the order of its id, so that two processes can wait for each other but never in
+a circle.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-
-from apps.audit.rows import Row, dump_rows, insert_rows
+from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Policy
-from apps.policies.models import Budget, LedgerEntry, Reservation
+from apps.policies.models import Budget
 from apps.policies.prices import WorstCase
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
@@ -62,8 +61,8 @@ class Settlement:
 
 
 @dataclass(slots=True)
-class _Counter:
-    """A budget's row while it is locked."""
+class Counter:
+    """A budget's row while it is locked. Amounts in nano-USD."""
 
     id: UUID
     organization_id: UUID | None
@@ -74,34 +73,44 @@ class _Counter:
 
 
 class Budgets:
-    """The counters as one transaction sees and changes them: lock, then settle and reserve, then save."""
+    """The counters as one transaction sees and changes them, in memory between their lock and their write.
 
-    def __init__(self, connection: BaseDatabaseWrapper, now: datetime) -> None:
-        self._connection = connection
+    ``held`` are the reservations that the settled requests had: (request, budget, nano-USD). Load the counters named
+    by `wanted`, locked in that order; then settle and reserve; then write `changed`, `reservations` and `ledger`.
+    """
+
+    def __init__(self, now: datetime, held: Iterable[tuple[UUID, UUID, int]]) -> None:
         self._now = now
-        self._counters: dict[UUID, _Counter] = {}
+        self._counters: dict[UUID, Counter] = {}
         self._changed: set[UUID] = set()
-        self._released: dict[UUID, list[tuple[UUID, int]]] = {}
-        self._reservations: list[Row] = []
-        self._ledger: list[Row] = []
+        self._held: dict[UUID, list[tuple[UUID, int]]] = {}
+        for request, budget, amount in held:
+            self._held.setdefault(request, []).append((budget, amount))
+        self.reservations: list[Row] = []
+        self.ledger: list[Row] = []
 
-    def lock(self, claims: Sequence[Claim], settlements: Sequence[Settlement]) -> None:
-        """Take out the settled requests' reservations and lock every counter the group touches."""
-        self._take_out_reservations([s.request_id for s in settlements])
-        wanted = {budget for held in self._released.values() for budget, _ in held}
-        windows = {budget_id(p, cap, self._now): (p, cap) for c in claims for p, cap in c.caps}
-        wanted |= windows.keys()
-        if wanted:
-            self._read(wanted)
-        missing = sorted(windows.keys() - self._counters.keys())
-        if missing:
-            self._create({budget: windows[budget] for budget in missing})
-            self._read(missing)
+    def wanted(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Return the ids of every counter that the group touches, in the order in which all processes lock."""
+        windows = {budget_id(policy, cap, self._now) for claim in claims for policy, cap in claim.caps}
+        return sorted(windows | {budget for held in self._held.values() for budget, _ in held})
+
+    def load(self, counters: Iterable[Counter]) -> None:
+        """Take in locked counters."""
+        self._counters |= {counter.id: counter for counter in counters}
+
+    def missing(self, claims: Sequence[Claim]) -> list[Budget]:
+        """Return the counters that do not exist yet, for whoever creates them."""
+        windows = {budget_id(p, cap, self._now): (p, cap) for claim in claims for p, cap in claim.caps}
+        return [self._new(budget, *windows[budget]) for budget in sorted(windows.keys() - self._counters.keys())]
+
+    def changed(self) -> list[Counter]:
+        """Return the counters to be written back."""
+        return [self._counters[budget] for budget in sorted(self._changed)]
 
     def settle(self, settlement: Settlement) -> int:
         """Post a request's cost where it had reserved; return by how much it ran over its reservation."""
         overrun = 0
-        for budget, amount in self._released.pop(settlement.request_id, ()):
+        for budget, amount in self._held.pop(settlement.request_id, ()):
             counter = self._counters[budget]
             over = max(0, settlement.nano_usd - amount)
             counter.reserved -= amount
@@ -110,42 +119,34 @@ class Budgets:
             overrun = max(overrun, over)
             self._changed.add(budget)
             if settlement.nano_usd:
-                self._ledger.append(self._entry(settlement, counter, over))
+                self.ledger.append(self._entry(settlement, counter, over))
         return overrun
 
     def reserve(self, claim: Claim) -> Reserved | OverBudget:
         """Reserve a request's worst case against all its caps, or nothing."""
-        counters = [self._counters[budget_id(p, cap, self._now)] for p, cap in claim.caps]
-        pairs = list(zip(claim.caps, counters, strict=True))
-        tokens = min([claim.worst.output_tokens, *(_reach(claim, cap, c) for (p, cap), c in pairs if _binds(p, cap))])
-        readings = tuple(_reading(p, cap, c, self._now) for (p, cap), c in pairs)
+        pairs = [(p, cap, self._counters[budget_id(p, cap, self._now)]) for p, cap in claim.caps]
+        reaches = [_reach(claim, cap, counter) for p, cap, counter in pairs if _binds(p, cap)]
+        tokens = min([claim.worst.output_tokens, *reaches])
         amount = claim.worst.with_output(max(tokens, 0))
-        for (policy, cap), counter in pairs:
+        readings = tuple(_reading(p, cap, counter, self._now) for p, cap, counter in pairs)
+        for policy, cap, counter in pairs:
             left = cap.limit_nano_usd - counter.spent - counter.reserved
             short = amount > left or _reach(claim, cap, counter) < _least(claim)
             if _binds(policy, cap) and short:
                 return OverBudget(policy, cap, max(0, left), window(cap.per, self._now)[1], readings)
-        for (_, cap), counter in pairs:
+        for _, cap, counter in pairs:
             self._hold(claim, cap, counter, amount)
         return Reserved(tokens, amount, readings)
 
-    def save(self) -> None:
-        """Write what changed."""
-        changed = [self._counters[budget] for budget in sorted(self._changed)]
-        if changed:
-            self._update(changed)
-        insert_rows(self._connection, Reservation, self._reservations)
-        insert_rows(self._connection, LedgerEntry, self._ledger)
-
-    def _hold(self, claim: Claim, cap: CostCap, counter: _Counter, amount: int) -> None:
+    def _hold(self, claim: Claim, cap: CostCap, counter: Counter, amount: int) -> None:
         counter.reserved += amount
         counter.limit = cap.limit_nano_usd
         self._changed.add(counter.id)
-        self._reservations.append(
+        self.reservations.append(
             {"id": uuid7(), "request_id": claim.request_id, "budget_id": counter.id, "amount_nano_usd": amount}
         )
 
-    def _entry(self, settlement: Settlement, counter: _Counter, over: int) -> Row:
+    def _entry(self, settlement: Settlement, counter: Counter, over: int) -> Row:
         return {
             "id": uuid7(),
             "timestamp": self._now,
@@ -156,49 +157,16 @@ class Budgets:
             "overrun_nano_usd": over,
         }
 
-    def _take_out_reservations(self, requests: Sequence[UUID]) -> None:
-        if not requests:
-            return
-        rows = Reservation.objects.using(self._connection.alias).filter(request_id__in=requests)
-        held = list(rows.values_list("id", "request_id", "budget_id", "amount_nano_usd"))
-        if not held:
-            return
-        for _, request, budget, amount in held:
-            self._released.setdefault(request, []).append((budget, amount))
-        rows._raw_delete(self._connection.alias)  # noqa: SLF001 (one statement: nothing refers to a reservation)
-
-    def _read(self, budgets: Iterable[UUID]) -> None:
-        rows = Budget.objects.using(self._connection.alias).filter(id__in=sorted(budgets)).order_by("id")
-        if self._connection.features.has_select_for_update:
-            rows = rows.select_for_update(of=("self",))
-        for row in rows.values_list(
-            "id", "organization_id", "limit_nano_usd", "reserved_nano_usd", "spent_nano_usd", "overrun_nano_usd"
-        ):
-            self._counters[row[0]] = _Counter(*row)
-
-    def _create(self, windows: Mapping[UUID, tuple[Policy, CostCap]]) -> None:
-        new = []
-        for budget, (policy, cap) in windows.items():
-            start, end = window(cap.per, self._now)
-            new.append(
-                Budget(
-                    id=budget,
-                    policy_id=policy.id,
-                    organization_id=policy.organization_id,
-                    window_start=start,
-                    window_end=end,
-                    limit_nano_usd=cap.limit_nano_usd,
-                )
-            )
-        Budget.objects.using(self._connection.alias).bulk_create(new, ignore_conflicts=True)
-
-    def _update(self, changed: Sequence[_Counter]) -> None:
-        with self._connection.cursor() as cursor:
-            if self._connection.vendor == "postgresql":
-                cursor.execute(_UPDATE_POSTGRES, [dump_rows([_values(c) for c in changed])])
-            else:
-                for c in changed:
-                    cursor.execute(_UPDATE_PLAIN, [c.limit, c.reserved, c.spent, c.overrun, c.id.hex])
+    def _new(self, budget: UUID, policy: Policy, cap: CostCap) -> Budget:
+        start, end = window(cap.per, self._now)
+        return Budget(
+            id=budget,
+            policy_id=policy.id,
+            organization_id=policy.organization_id,
+            window_start=start,
+            window_end=end,
+            limit_nano_usd=cap.limit_nano_usd,
+        )
 
 
 def budget_id(policy: Policy, cap: CostCap, now: datetime) -> UUID:
@@ -224,7 +192,7 @@ def _binds(policy: Policy, cap: CostCap) -> bool:
     return cap.hard and policy.enforced
 
 
-def _reach(claim: Claim, cap: CostCap, counter: _Counter) -> int:
+def _reach(claim: Claim, cap: CostCap, counter: Counter) -> int:
     """How many output tokens the cap reaches for; all that were asked for, where the cap does not clamp."""
     if cap.fit is Fit.REFUSE:
         return claim.worst.output_tokens
@@ -236,7 +204,7 @@ def _least(claim: Claim) -> int:
     return min(1, claim.worst.output_tokens)
 
 
-def _reading(policy: Policy, cap: CostCap, counter: _Counter, now: datetime) -> dict[str, Any]:
+def _reading(policy: Policy, cap: CostCap, counter: Counter, now: datetime) -> dict[str, Any]:
     resets = window(cap.per, now)[1]
     return {
         "policy_id": str(policy.id),
@@ -252,25 +220,3 @@ def _reading(policy: Policy, cap: CostCap, counter: _Counter, now: datetime) -> 
         ),
         "resets_at": resets.isoformat() if resets else None,
     }
-
-
-def _values(counter: _Counter) -> Row:
-    return {
-        "id": counter.id,
-        "limit_": counter.limit,
-        "reserved": counter.reserved,
-        "spent": counter.spent,
-        "overrun": counter.overrun,
-    }
-
-
-_UPDATE_POSTGRES = """
-UPDATE policies_budget AS b
-SET limit_nano_usd = v.limit_, reserved_nano_usd = v.reserved, spent_nano_usd = v.spent, overrun_nano_usd = v.overrun
-FROM json_to_recordset(%s::json) AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint)
-WHERE b.id = v.id
-"""
-_UPDATE_PLAIN = """
-UPDATE policies_budget
-SET limit_nano_usd = %s, reserved_nano_usd = %s, spent_nano_usd = %s, overrun_nano_usd = %s WHERE id = %s
-"""

@@ -12,6 +12,7 @@ from django.db.models import Sum
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.gateway.group_store import Sheet, group_store
 from apps.policies.budgets import Budgets, Claim, OverBudget, Reserved, Settlement, budget_id, window
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Mode, Policy
@@ -35,20 +36,26 @@ def claim(*caps: tuple[Policy, CostCap], worst: int, output_tokens: int = 0, out
 
 def reserve(wanted: Claim, now: datetime = NOW) -> Reserved | OverBudget:
     with transaction.atomic():
-        budgets = Budgets(connection, now)
-        budgets.lock([wanted], [])
+        store = group_store(connection)
+        budgets = Budgets(now, ())
+        budgets.load(store.lock(budgets.wanted([wanted])))
+        if missing := budgets.missing([wanted]):
+            store.create(missing)
+            budgets.load(store.lock([budget.id for budget in missing]))
         result = budgets.reserve(wanted)
-        budgets.save()
+        store.write(Sheet(reservations=budgets.reservations, counters=budgets.changed()))
     return result
 
 
 def settle(request: UUID, nano_usd: int, now: datetime = NOW) -> int:
     with transaction.atomic():
-        budgets = Budgets(connection, now)
-        settlement = Settlement(request, nano_usd)
-        budgets.lock([], [settlement])
-        overrun = budgets.settle(settlement)
-        budgets.save()
+        store = group_store(connection)
+        rows = Reservation.objects.filter(request_id=request)
+        budgets = Budgets(now, rows.values_list("request_id", "budget_id", "amount_nano_usd"))
+        rows.delete()
+        budgets.load(store.lock(budgets.wanted([])))
+        overrun = budgets.settle(Settlement(request, nano_usd))
+        store.write(Sheet(ledger=budgets.ledger, counters=budgets.changed()))
     return overrun
 
 

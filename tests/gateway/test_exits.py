@@ -220,7 +220,7 @@ def test_a_provider_is_called_only_with_an_open_request_committed(tmp_path: Path
 
 def test_without_a_valid_key_nothing_is_recorded(tmp_path: Path) -> None:
     house = House()
-    assert answer_of(house, chat(house.key[:-1] + "x"), tmp_path)[0] == 401
+    assert answer_of(house, chat(house.key[:-1] + ("x" if house.key[-1] != "x" else "y")), tmp_path)[0] == 401
     assert house.records() == []
 
 

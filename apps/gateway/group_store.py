@@ -1,0 +1,212 @@
+"""How a group of the journal reads and writes its rows: few statements, since each costs more than its rows.
+
+On PostgreSQL a group is three statements besides BEGIN and COMMIT: one reads versions and time and takes out what is
+being closed, one locks the counters of budgets, one writes everything, each table's rows as one JSON parameter. They
+go through psycopg's own cursor: Django's binds parameters into the text of the statement on the client's side.
+Elsewhere (SQLite) the same steps are plain statements.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from apps.audit.models import OpenRequest, RequestRecord, RequestText
+from apps.audit.rows import Row, dump_rows, insert_rows, insert_statement
+from apps.orgs.versions import PLATFORM_SCOPE, Versions, read_versions
+from apps.policies.budgets import Counter
+from apps.policies.models import Budget, LedgerEntry, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a group finds: the database's time, the versions asked for, what it closes and what that had reserved."""
+
+    now: datetime
+    versions: dict[UUID, Versions]
+    opened: frozenset[UUID]
+    held: tuple[tuple[UUID, UUID, int], ...]
+
+
+@dataclass(slots=True)
+class Sheet:
+    """What a group writes."""
+
+    opens: list[Row] = field(default_factory=list)
+    records: list[Row] = field(default_factory=list)
+    texts: list[Row] = field(default_factory=list)
+    reservations: list[Row] = field(default_factory=list)
+    ledger: list[Row] = field(default_factory=list)
+    counters: list[Counter] = field(default_factory=list)
+
+    def inserts(self) -> list[tuple[type[models.Model], list[Row]]]:
+        """Return the tables that get rows, and the rows."""
+        tables: list[tuple[type[models.Model], list[Row]]] = [
+            (OpenRequest, self.opens),
+            (RequestRecord, self.records),
+            (RequestText, self.texts),
+            (Reservation, self.reservations),
+            (LedgerEntry, self.ledger),
+        ]
+        return [(model, rows) for model, rows in tables if rows]
+
+
+class GroupStore(Protocol):
+    """The statements of one group, inside a transaction that the journal owns."""
+
+    def begin(self, organizations: Sequence[UUID], closing: Sequence[UUID]) -> Situation:
+        """Read the versions of ``organizations``; delete the open requests ``closing`` and their reservations."""
+        ...
+
+    def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
+        """Lock counters in the order given and return those that exist."""
+        ...
+
+    def create(self, budgets: Sequence[Budget]) -> None:
+        """Create counters, leaving alone what another process created first."""
+        ...
+
+    def write(self, sheet: Sheet) -> None:
+        """Write everything."""
+        ...
+
+
+def group_store(connection: BaseDatabaseWrapper) -> GroupStore:
+    """Return the store that fits a connection."""
+    return PostgresStore(connection) if connection.vendor == "postgresql" else PlainStore(connection)
+
+
+class PlainStore:
+    """The steps as plain statements, for any database."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        self._using = connection.alias
+
+    def begin(self, organizations: Sequence[UUID], closing: Sequence[UUID]) -> Situation:
+        """Read versions, and take out what is being closed."""
+        versions = read_versions(self._connection, organizations)
+        open_rows = OpenRequest.objects.using(self._using).filter(id__in=closing)
+        opened = frozenset(open_rows.values_list("id", flat=True)) if closing else frozenset()
+        reservations = Reservation.objects.using(self._using).filter(request_id__in=opened)
+        held = tuple(reservations.values_list("request_id", "budget_id", "amount_nano_usd")) if opened else ()
+        if held:
+            reservations.delete()
+        if opened:
+            open_rows.delete()
+        return Situation(timezone.now(), versions, opened, held)
+
+    def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
+        """Read counters; a writing transaction on SQLite has the whole database to itself."""
+        rows = Budget.objects.using(self._using).filter(id__in=budgets)
+        return [Counter(*row) for row in rows.values_list(*_COUNTER_COLUMNS)]
+
+    def create(self, budgets: Sequence[Budget]) -> None:
+        """Create counters."""
+        Budget.objects.using(self._using).bulk_create(budgets, ignore_conflicts=True)
+
+    def write(self, sheet: Sheet) -> None:
+        """Write table by table."""
+        for counter in sheet.counters:
+            Budget.objects.using(self._using).filter(id=counter.id).update(
+                limit_nano_usd=counter.limit,
+                reserved_nano_usd=counter.reserved,
+                spent_nano_usd=counter.spent,
+                overrun_nano_usd=counter.overrun,
+            )
+        for model, rows in sheet.inserts():
+            insert_rows(self._connection, model, rows)
+
+
+class PostgresStore(PlainStore):
+    """The steps in as few statements as PostgreSQL allows."""
+
+    def begin(self, organizations: Sequence[UUID], closing: Sequence[UUID]) -> Situation:
+        """Read versions, time and what is being closed in one statement."""
+        ids = list(closing)
+        with self._cursor() as cursor:
+            cursor.execute(_BEGIN, [ids, ids, [PLATFORM_SCOPE, *organizations]])
+            now, versions, opened, held = cursor.fetchone() or ()
+        platform = versions.get(str(PLATFORM_SCOPE), 0)
+        return Situation(
+            now=now,
+            versions={scope: Versions(platform, versions.get(str(scope), 0)) for scope in organizations},
+            opened=frozenset(opened),
+            held=tuple((UUID(request), UUID(budget), amount) for request, budget, amount in held),
+        )
+
+    def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
+        """Lock counters in the order of their ids."""
+        with self._cursor() as cursor:
+            return [Counter(*row) for row in cursor.execute(_LOCK, [list(budgets)])]
+
+    def write(self, sheet: Sheet) -> None:
+        """Write everything in one statement."""
+        inserts = sheet.inserts()
+        parameters = [dump_rows(rows) for _, rows in inserts]
+        if sheet.counters:
+            parameters.append(dump_rows([_counter_row(counter) for counter in sheet.counters]))
+        if parameters:
+            with self._cursor() as cursor:
+                cursor.execute(_write_statement(tuple(m for m, _ in inserts), bool(sheet.counters)), parameters)
+
+    @contextmanager
+    def _cursor(self) -> Iterator["psycopg.Cursor[tuple[Any, ...]]"]:
+        with self._connection.wrap_database_errors, psycopg.Cursor(self._connection.connection) as cursor:
+            yield cursor
+
+
+@functools.lru_cache(maxsize=64)
+def _write_statement(tables: tuple[type[models.Model], ...], counters: bool) -> bytes:
+    parts = [f"i{number} AS ({insert_statement(model)})" for number, model in enumerate(tables)]
+    parts += [f"u AS ({_UPDATE_COUNTERS})"] if counters else []
+    return f"WITH {', '.join(parts)} SELECT 1".encode()
+
+
+def _counter_row(counter: Counter) -> Row:
+    return {
+        "id": counter.id,
+        "limit_": counter.limit,
+        "reserved": counter.reserved,
+        "spent": counter.spent,
+        "overrun": counter.overrun,
+    }
+
+
+_COUNTER_COLUMNS = (
+    "id",
+    "organization_id",
+    "limit_nano_usd",
+    "reserved_nano_usd",
+    "spent_nano_usd",
+    "overrun_nano_usd",
+)
+_BEGIN = b"""
+WITH opened AS (DELETE FROM audit_openrequest WHERE id = ANY(%s::uuid[]) RETURNING id),
+held AS (
+    DELETE FROM policies_reservation WHERE request_id = ANY(%s::uuid[])
+    RETURNING request_id, budget_id, amount_nano_usd
+)
+SELECT now(),
+    COALESCE((SELECT json_object_agg(scope, version) FROM orgs_configversion WHERE scope = ANY(%s::uuid[])), '{}'),
+    COALESCE((SELECT array_agg(id) FROM opened), '{}'),
+    COALESCE((SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd)) FROM held), '[]')
+"""
+_LOCK = b"""
+SELECT id, organization_id, limit_nano_usd, reserved_nano_usd, spent_nano_usd, overrun_nano_usd
+FROM policies_budget WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE
+"""
+_UPDATE_COUNTERS = """
+UPDATE policies_budget AS b
+SET limit_nano_usd = v.limit_, reserved_nano_usd = v.reserved, spent_nano_usd = v.spent, overrun_nano_usd = v.overrun
+FROM json_to_recordset(%s::json) AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint)
+WHERE b.id = v.id
+"""
