@@ -1,6 +1,7 @@
 """E-mail addresses, telephone numbers and IP addresses."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 
 import phonenumbers
@@ -55,9 +56,14 @@ _OTHER_NUMBER = re2.compile(
     _OPTIONS,
 )
 _PLACEHOLDER = b"[PHONE]"
-_DATE = re2.compile(rb"(?:19|20)\d\d[-./ ]\d\d?[-./ ]\d\d?|\d\d?[-./ ]\d\d?[-./ ](?:19|20)\d\d", _OPTIONS)
+_DATE = re2.compile(
+    rb"(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d|(?:19|20)\d\d[-./ ]\d\d?[-./ ]\d\d?|\d\d?[-./ ]\d\d?[-./ ](?:19|20)\d\d",
+    _OPTIONS,
+)
 _NANP = re2.compile(rb"\+1[\s.-]?\(?[2-9]\d{2}\)?[\s.-]?\d{3}[\s.-]?\d{4}", _OPTIONS)
-_WINDOW = 40
+_GROUPS = re.compile(rb"[^ ]+")  # one character class: linear
+_WINDOW, _NARROW_WINDOW = 40, 20
+_LOCAL_DIGITS = 8  # so few digits are often no phone number
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15  # ITU-T E.164 ends at 15
 
 
@@ -80,13 +86,13 @@ def _joined_to_more(candidate: Candidate) -> bool:
 
 def _international_phone(candidate: Candidate) -> Iterable[Span]:
     # What follows a number may look like more of it: the longest beginning that is a number counts.
-    if candidate.before(1).isalnum():
+    if candidate.before(1).isalpha():
         return
     value = candidate.value
     ends = [len(value), *(i for i in range(len(value) - 1, _FEWEST_DIGITS, -1) if value[i] in b" \t\n.-/(")]
     for end in ends:
-        number = candidate.part(0, end)
-        if not number.after(1).isalnum() and _is_phone(value[:end]):
+        number = candidate.part(0, len(value[:end].rstrip(b" \t\n.-/(")))
+        if not number.after(1).isalnum() and _is_phone(number.value):
             yield number.span
             return
 
@@ -112,25 +118,37 @@ def _named_phone(candidate: Candidate) -> Iterator[Span]:
     value = candidate.value
     if _joined_to_more(candidate) or _DATE.fullmatch(value) is not None or not _phone_word_near(candidate):
         return
-    if len(_digits(value)) <= _MOST_DIGITS:
-        yield candidate.span
-        return
-    position = 0
-    for number in value.split(b" "):
-        if _FEWEST_DIGITS <= len(_digits(number)) <= _MOST_DIGITS:
-            yield candidate.part(position, position + len(number)).span
-        position += len(number) + 1
+    for start, end in _numbers(value):
+        if _FEWEST_DIGITS <= len(_digits(value[start:end])) <= _MOST_DIGITS:
+            yield candidate.part(start, end).span
+
+
+def _numbers(value: bytes) -> Iterator[Span]:
+    # Several numbers in a row: as many groups to each as a number can have; a bracket or a stroke begins another one.
+    start = end = count = 0
+    for group in _GROUPS.finditer(value):
+        digits = len(_digits(group.group()))
+        begins_anew = count >= _FEWEST_DIGITS and (digits == 0 or group.group()[:1] == b"(")
+        if begins_anew or count + digits > _MOST_DIGITS:
+            yield start, end
+            count = 0
+        if 0 < digits <= _MOST_DIGITS:
+            start, end, count = (start if count else group.start()), group.end(), count + digits
+    yield start, end
 
 
 def _phone_word_near(candidate: Candidate) -> bool:
-    before = candidate.before(_WINDOW).replace(_PLACEHOLDER, b" " * len(_PLACEHOLDER))
+    window = _WINDOW if len(_digits(candidate.value)) > _LOCAL_DIGITS else _NARROW_WINDOW
+    before = candidate.before(window).replace(_PLACEHOLDER, b" " * len(_PLACEHOLDER))
     phone = max((match.start() for match in _PHONE_WORD.finditer(before)), default=-1)
     other = max((match.start() for match in _OTHER_WORD.finditer(before)), default=-1)
     return phone > other
 
 
 _IP_VERSION_WORD = re2.compile(
-    rb"(?i)(?:\b(?:version|ver|release|build|firmware|oid|section|chapter|rev)\b[\s:.=]*|\bv\.?|[=~<>^]=\s?)$", _OPTIONS
+    rb"(?:(?i:\b(?:version|ver|release|build|firmware|oid|section|chapter|rev|kernel|driver)\b[\s:.=]*|\bv\.?)|"
+    rb"\b[A-Z][A-Za-z]+/|[=~<>^]=\s?)$",
+    _OPTIONS,
 )
 
 

@@ -19,7 +19,7 @@ _OPTIONS.encoding = re2.Options.Encoding.LATIN1
 _START = r"(?:^|[^A-Za-z0-9])"
 """RE2 has no lookbehind: what stands in front of a secret is matched and left out of the group."""
 
-_ASSIGN = r"""["'`\])]{0,2}\s{0,3}(?::=|=>|==|[:=]|\sis\s|\s)\s{0,3}["'`]{0,3}"""
+_ASSIGN = r"""(?:["'`]{1,2}[\])]?)?\s{0,3}(?::=|=>|==|[:=]|\s(?:is|ist|est|es)\s)\s{0,3}["'`]{0,3}"""
 
 
 def _mixed(candidate: Candidate) -> Iterable[Span]:

@@ -16,9 +16,15 @@ from apps.policies.guardrails.rules.rule import Candidate, Rule
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
 
-_GAP = r"[^0-9A-Za-z\x80-\xfd\xff]+"
+_GAP = r"(?:[^0-9A-Za-z\x80-\xfd\xff]+)"
+_EDGE = r"(?:\b|_)"
+"""Of a word; Markdown puts underscores beside it."""
 _NARROW_GAP = r"[^0-9A-Za-z\x80-\xfd\xff]{0,2}"
-_NEGATED = re2.compile(rb"(?i)(?:\bnot|\bnever|n['`]?t|\bcannot|\bwithout)[^0-9A-Za-z]+(?:to[^0-9A-Za-z]+)?$", _OPTIONS)
+_NEGATED = re2.compile(
+    rb"(?i)\b(?:not|never|cannot|without|(?:do|does|did|ca|must|should|would|could|wo)n['`]?t)"
+    rb"[^0-9A-Za-z]+(?:to[^0-9A-Za-z]+)?$",
+    _OPTIONS,
+)
 
 
 def _unless_negated(candidate: Candidate) -> Iterable[Span]:
@@ -31,7 +37,7 @@ def _phrase(name: str, pattern: str, hint: str = "") -> Rule:
 
 def _words(pattern: str) -> str:
     gaps = pattern.replace(" ", _GAP)
-    return rf"(?i)\b(?:{gaps})\b"
+    return rf"(?i){_EDGE}({gaps}){_EDGE}"
 
 
 def _page(name: str, pattern: str) -> Rule:
@@ -57,19 +63,25 @@ _ORDERS = (
     r"(?:instructions?|prompts?|directives?|guidelines?|commands?|directions|orders|rules?|programming|training|"
     r"constraints?|restrictions?|system prompts?|system messages?|policies|safeguards|guardrails?|filters?|context)"
 )
+_BEFORE = r"(?:before|above|previously|earlier|so far|until now)"
 _FOLLOW = (
     r"(?:above|before|earlier|previously|prior|you (?:were|have been|had been|got|received)|given|that came before)"
 )
 _VOID_HINT = rf"{_VOID} (?:{_ALL}|{_EARLIER}|{_OWN}|{_ORDERS})"
-_REVEAL = (
-    r"(?:reveal|show|print|repeat|display|output|leak|expose|disclose|dump|share|recite|give|tell|write|return|type|"
-    r"send|what is|what are|what s|what was|what were|spell out|read out|quote|copy)"
+_SHOW = (
+    r"(?:reveal|show|print|repeat|display|output|leak|expose|disclose|dump|share|recite|give|tell|return|what is|"
+    r"what are|what s|what was|what were|spell out|read out|quote)"
+)
+_SHOW_OWN = (
+    r"(?:reveal|show|print|repeat|display|output|leak|expose|disclose|dump|share|recite|give|tell|return|what is|"
+    r"what are|what s|what was|what were|spell out|read out|quote|write|type|send|copy)"
 )
 _HIDDEN = (
     r"(?:system|hidden|secret|initial|original|internal|developer|confidential|full|entire|exact|complete|whole|"
     r"own|pre|custom|base|current)"
 )
-_PROMPT = (
+_PROMPT = r"(?:(?:system|hidden|secret|developer|confidential) (?:prompts?|instructions?)|pre ?prompt)"
+_OWN_PROMPT = (
     r"(?:(?:system|hidden|secret|initial|original|internal|developer|confidential) "
     r"(?:prompts?|instructions?|messages?|directives?|rules|guidelines)|pre ?prompt)"
 )
@@ -106,18 +118,27 @@ _ENGLISH = (
     _phrase("void_instructions_above", rf"{_VOID} (?:{_ALL} ){{0,3}}{_ORDERS} {_FOLLOW}", hint=_VOID_HINT),
     _phrase(
         "void_everything",
-        r"(?:ignore|disregard|forget) (?:everything|anything|all|what|whatever)(?: (?:that|of|else|was|is|i|we|they|"
-        r"he|she|has|have|been|you))"
-        r"{0,4} (?:above|before this|said (?:above|before|previously|earlier)|told (?:you )?(?:before|above|"
-        r"previously|earlier)|"
-        r"were told|have been told|ve been told|been told|were (?:taught|instructed|trained)|know about (?:your|"
-        r"the) (?:rules|guidelines|instructions))",
+        r"(?:ignore|disregard|forget) (?:everything|anything|all)(?: (?:that|of|else|was|is|i|we|they|have|been|"
+        r"you)){0,4} "
+        rf"(?:above|before this|(?:said|told|told you|wrote) {_BEFORE})",
+    ),
+    _phrase(
+        "void_what_was_told",
+        r"(?:ignore|disregard|forget) (?:everything|anything|all|what|whatever)(?: that)? (?:you were|you have been|"
+        r"you ve been|"
+        r"they|your developers|openai|anthropic)(?: have| ever)? (?:told|taught|instructed|trained|programmed)",
     ),
     _phrase(
         "reveal_system_prompt",
-        rf"{_REVEAL} (?:(?:me|us|back|out|to|verbatim) ){{0,2}}(?:(?:all|of|any|the|your|every)"
-        rf" ){{1,3}}(?:{_HIDDEN} ){{0,3}}{_PROMPT}",
+        rf"{_SHOW} (?:(?:me|us|back|out|to|verbatim) ){{0,2}}(?:(?:all|of|any|every)"
+        rf" ){{0,2}}the (?:{_HIDDEN} ){{0,3}}{_PROMPT}",
         hint=_PROMPT,
+    ),
+    _phrase(
+        "reveal_own_instructions",
+        rf"{_SHOW_OWN} (?:(?:me|us|back|out|to|verbatim) ){{0,2}}(?:(?:all|of|any|every)"
+        rf" ){{0,2}}your (?:{_HIDDEN} ){{0,3}}{_OWN_PROMPT}",
+        hint=_OWN_PROMPT,
     ),
     _phrase(
         "reveal_text_above",
@@ -186,6 +207,7 @@ _ENGLISH = (
         "spaced_out_letters",
         rf"(?i)\b(?:{_SPACED_VERBS}){_NARROW_GAP}(?:(?:{_SPACED_ARTICLES}){_NARROW_GAP}){{0,2}}"
         rf"(?:{_SPACED_EARLIER}){_NARROW_GAP}(?:{_SPACED_ORDERS})",
+        _unless_negated,
     ),
 )
 
@@ -208,8 +230,8 @@ _TAGS = (
     Rule(
         Detector.INJECTION,
         "system_line",
-        r"(?i)(?:^|\n)[\s#*>\[-]{0,8}system[\s*\]]{0,4}:[\s*]{0,4}(?:you are|you must|ignore|disregard|forget|"
-        r"override|new instructions)\b",
+        r"(?i)(?:^|[\n\x80])[ \t#*>\[-]{0,8}(system[ \t*\]]{0,4}:[\s*]{0,4}(?:you are|you must|ignore|disregard|forget|"
+        r"override|new instructions)\b)",
     ),
 )
 
@@ -219,7 +241,7 @@ _OTHER_LANGUAGES = (
         r"(?:ignorier(?:e|en sie|t)?|vergiss|vergessen sie|missachten?(?: sie)?|beachte nicht|"
         r"uberspringe)(?: (?:bitte|mal|jetzt|alle|alles|die|der|deine|ihre|samtliche|diese|von|dir|"
         r"zuvor)){0,4} (?:vorherig|vorig|bisherig|obig|vorangegangen|vorhergehend|fruher|ursprunglich|vorgegeben|"
-        r"system|deine|ihre)(?:e|en|er|es)?(?: (?:gegebenen|und|system))?[ -]?(?:anweisung|instruktion|befehl|regel|"
+        r"system|deine|ihre)(?:e|en|er|es)?(?: (?:gegebenen|und|system))? ?(?:anweisung|instruktion|befehl|regel|"
         r"vorgabe|prompt|eingabe|richtlinie|hinweis|aufforderung)(?:e|en|s|n)?",
     ),
     _phrase(
