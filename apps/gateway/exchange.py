@@ -1,6 +1,5 @@
 """One request and what is known of it so far; at its end, the record it leaves."""
 
-import hashlib
 import hmac
 import time
 from dataclasses import dataclass, field
@@ -68,12 +67,13 @@ class Exchange:
     cost_nano_usd: int = 0
     _asked: Row | None = None
     _prompt_text: str | None = None
+    _rate_readings: list[dict[str, Any]] | None = None
 
     def forget(self) -> None:
         """Drop what was decided under a configuration that no longer holds; the prompt and the id stay."""
         self.caller = self.configuration = self.judgement = self.inspection = self.route = None
         self.verdict = self.reserved = self.refusal = None
-        self._asked = self._prompt_text = None
+        self._asked = self._prompt_text = self._rate_readings = None
         self.budget_readings = ()
         self.shadow_reasons = []
 
@@ -169,18 +169,26 @@ class Exchange:
         }
 
     def _why(self) -> Row:
+        return {**self._decision(), "findings": self._findings(), "limits": [*self._readings(), *self.budget_readings]}
+
+    def _decision(self) -> Row:
         judgement = self.judgement
         reasons = list(judgement.reasons) if judgement else []
         reasons += [storable(reason) for reason in self.shadow_reasons]
         reasons += [storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else []
-        readings = [reading_json(reading) for reading in self.verdict.readings] if self.verdict else []
         return {
             "reasons": reasons,
             "policies": judgement.stamps if judgement else [],
-            "findings": [*(self.inspection.findings if self.inspection else ()), *self.output_findings],
-            "limits": [*readings, *self.budget_readings],
             "degraded": ["rate_limits"] if self.verdict and self.verdict.degraded else [],
         }
+
+    def _findings(self) -> list[dict[str, Any]]:
+        return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
+
+    def _readings(self) -> list[dict[str, Any]]:
+        if self._rate_readings is None and self.verdict is not None:
+            self._rate_readings = [reading_json(reading) for reading in self.verdict.readings]
+        return self._rate_readings or []
 
     def _decided(self) -> tuple[Reason, ...]:
         return self.judgement.decision.reasons if self.judgement else ()
@@ -190,7 +198,7 @@ def keyed_hash(text: str) -> str:
     """Return the HMAC-SHA-256 of a stored text, in hexadecimal: the record can prove it without holding it."""
     if not text:
         return ""
-    return hmac.new(_hash_key(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(_hash_key(), text.encode(), "sha256").hex()
 
 
 def _hash_key() -> bytes:

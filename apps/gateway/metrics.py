@@ -1,5 +1,6 @@
 """What Prometheus may know: counts and times by outcome, never a tenant's name."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -20,6 +21,12 @@ DEGRADED = Counter("lcp_degraded_total", "Requests served while a part was degra
 JOURNAL_BACKLOG = Gauge("lcp_journal_backlog", "Members waiting for the journal's writer.", multiprocess_mode="livesum")
 SPOOLED = Gauge("lcp_spooled_records", "Final records waiting on disk.", multiprocess_mode="livesum")
 
+# Looking a child up by its labels costs more than counting: each combination is looked up once.
+_requests = cache(REQUESTS.labels)
+_seconds = cache(SECONDS.labels)
+_tokens = cache(TOKENS.labels)
+_cost = cache(COST.labels)
+
 
 def unauthenticated() -> None:
     """Count a request without a valid credential: it is not recorded anywhere else."""
@@ -35,11 +42,11 @@ def journal(backlog: int, spooled: int) -> None:
 def finished(exchange: "Exchange", outcome: "Outcome") -> None:
     """Count a request that has its final record."""
     provider = exchange.served_by.target.endpoint.provider if exchange.served_by else ""
-    REQUESTS.labels(exchange.endpoint, provider, outcome.status.value, outcome.error_code).inc()
-    SECONDS.labels(exchange.endpoint).observe(exchange.elapsed_ms() / 1000)
+    _requests(exchange.endpoint, provider, outcome.status.value, outcome.error_code).inc()
+    _seconds(exchange.endpoint).observe(exchange.elapsed_ms() / 1000)
     if outcome.usage is not None:
-        TOKENS.labels(provider, "input").inc(outcome.usage.input_tokens)
-        TOKENS.labels(provider, "output").inc(outcome.usage.output_tokens)
-        COST.labels(provider).inc(exchange.cost_nano_usd / NANO)
+        _tokens(provider, "input").inc(outcome.usage.input_tokens)
+        _tokens(provider, "output").inc(outcome.usage.output_tokens)
+        _cost(provider).inc(exchange.cost_nano_usd / NANO)
     if exchange.verdict is not None and exchange.verdict.degraded:
         DEGRADED.labels("rate_limits").inc()

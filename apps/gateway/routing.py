@@ -104,6 +104,7 @@ def price_targets(configuration: Configuration, targets: Sequence[Target], now: 
 
 def plan_route(body: Body, targets: Sequence[PricedTarget], decision: Decision) -> Route:
     """Build each candidate's request and the worst case over all. Raises `InvalidRequest` if a hard cap needs one."""
+    counts_tokens = any(rule.tokens is not None for _, rule in decision.rate_limits)
     candidates = tuple(_candidate(body, target) for target in targets)
     capped = next((p for p, cap in decision.cost_caps if cap.hard and p.enforced), None)
     if capped is not None:
@@ -113,9 +114,7 @@ def plan_route(body: Body, targets: Sequence[PricedTarget], decision: Decision) 
                 raise InvalidRequest(
                     message.strip(), param="max_tokens" if candidate.bound.input_tokens else "messages"
                 )
-    first = targets[0]
-    expected = first.adapter.expected(first.model, body)
-    return Route(candidates, _worst_of(candidates), expected.input_tokens + expected.output_tokens)
+    return Route(candidates, _worst_of(candidates), _expected_tokens(targets[0], body) if counts_tokens else 0)
 
 
 def clamp(route: Route, body: Body, choices: int, output_tokens: int) -> Route:
@@ -125,6 +124,11 @@ def clamp(route: Route, body: Body, choices: int, output_tokens: int) -> Route:
     clamped = {**body, **dict.fromkeys(named or ["max_completion_tokens"], each)}
     candidates = tuple(_candidate(clamped, candidate.target) for candidate in route.candidates)
     return Route(candidates, route.worst, route.expected_tokens)
+
+
+def _expected_tokens(target: PricedTarget, body: Body) -> int:
+    expected = target.adapter.expected(target.model, body)
+    return expected.input_tokens + expected.output_tokens
 
 
 def _candidate(body: Body, target: PricedTarget) -> Candidate:

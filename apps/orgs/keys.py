@@ -5,7 +5,6 @@ random key be refused without a look at the database and lets secret scanners be
 the whole key under a pepper from the environment, with the pepper's id, so that peppers can be rotated.
 """
 
-import hashlib
 import hmac
 import secrets
 import string
@@ -73,7 +72,7 @@ def prefix_of(text: str) -> str:
 
 def digest(text: str, pepper_id: str) -> str:
     """Return the keyed digest of a key's text, in hexadecimal. Raises `KeyError` for an unknown pepper."""
-    return hmac.new(settings.KEY_PEPPERS[pepper_id], text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(settings.KEY_PEPPERS[pepper_id], text.encode(), "sha256").hex()
 
 
 def _random(characters: int) -> str:
