@@ -51,11 +51,11 @@ def decode(text: str) -> tuple[str, Edits]:
 
 
 def _unescaped(piece: str) -> str:
-    if piece[0] != "\\" or len(piece) == 1:
-        return fold(piece)
+    if len(piece) == 1:
+        return FOLDED[ord(piece)]
     kind = piece[1]
     if kind in "ux":
-        return fold(_character(piece))
+        return FOLDED[ord(_character(piece))]
     return _CONTROL_ESCAPES.get(kind, kind)
 
 

@@ -235,14 +235,16 @@ _TAGS = (
     ),
 )
 
+_VOID_GERMAN = r"(?:ignorier(?:e|en sie|t)?|vergiss|vergessen sie|missachten?(?: sie)?|beachte nicht|uberspringe)"
+
 _OTHER_LANGUAGES = (
     _phrase(
         "german",
-        r"(?:ignorier(?:e|en sie|t)?|vergiss|vergessen sie|missachten?(?: sie)?|beachte nicht|"
-        r"uberspringe)(?: (?:bitte|mal|jetzt|alle|alles|die|der|deine|ihre|samtliche|diese|von|dir|"
+        rf"{_VOID_GERMAN}(?: (?:bitte|mal|jetzt|alle|alles|die|der|deine|ihre|samtliche|diese|von|dir|"
         r"zuvor)){0,4} (?:vorherig|vorig|bisherig|obig|vorangegangen|vorhergehend|fruher|ursprunglich|vorgegeben|"
         r"system|deine|ihre)(?:e|en|er|es)?(?: (?:gegebenen|und|system))? ?(?:anweisung|instruktion|befehl|regel|"
         r"vorgabe|prompt|eingabe|richtlinie|hinweis|aufforderung)(?:e|en|s|n)?",
+        hint=_VOID_GERMAN,
     ),
     _phrase(
         "german_own_instructions",
