@@ -33,10 +33,10 @@ from apps.gateway.errors import (
     Unavailable,
 )
 from apps.gateway.exchange import Exchange, Outcome
-from apps.gateway.inspection import NO_GUARD, inspect, refuse_unscannable
+from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
-from apps.gateway.prompt import parse
+from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
 from apps.gateway.settlement import Settlement, usage_of
@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 READINGS_OF_A_CHANGING_CONFIGURATION = 5
 SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
+INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
 
 
@@ -164,7 +165,7 @@ class Pipeline:
         await self._authenticate(exchange, inbound)
         await self._parse(exchange, inbound)
         self._judge(exchange)
-        self._inspect(exchange)
+        await self._inspect(exchange)
         self._plan(exchange)
         await self._take_limits(exchange)
         await self._open(exchange)
@@ -200,11 +201,11 @@ class Pipeline:
             raise Forbidden(refusal.code, refusal.message, policy)
         exchange.priced = price_targets(configuration, targets, exchange.timestamp)
 
-    def _inspect(self, exchange: Exchange) -> None:
+    async def _inspect(self, exchange: Exchange) -> None:
         prompt, judgement = exchange.prompt, exchange.judgement
         assert prompt is not None
         assert judgement is not None
-        exchange.inspection = inspect(prompt.body, judgement.input_guard, "input")
+        exchange.inspection = await _inspected(prompt, judgement.input_guard)
         if exchange.inspection.blocked:
             raise exchange.inspection.blocked
         refuse_unscannable(prompt.body, judgement.input_guard)
@@ -392,7 +393,7 @@ class Pipeline:
         assert exchange.configuration is not None
         if exchange.prompt is not None and exchange.inspection is None:
             # Refused before its texts were read; an auditor wants to see them all the same, redacted as ever.
-            exchange.inspection = inspect(exchange.prompt.body, NO_GUARD, "input")
+            exchange.inspection = await _inspected(exchange.prompt, NO_GUARD)
         versions = exchange.configuration.versions if error.decided else None
         await self.settlement.refuse(exchange, outcome, versions)
 
@@ -434,6 +435,13 @@ class Pipeline:
             for model in {*named, *self.environment.models()}
             if not configuration.suspended and configuration.judge(caller, model).decision.refusal is None
         )
+
+
+async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
+    """Inspect a prompt; a long one on a thread, so that other requests need not wait for it."""
+    if prompt.size < INSPECTED_AT_ONCE_BYTES:
+        return inspect(prompt.body, guard, "input")
+    return await asyncio.get_running_loop().run_in_executor(None, inspect, prompt.body, guard, "input")
 
 
 def _bearer(values: Sequence[str]) -> str:

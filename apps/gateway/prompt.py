@@ -21,6 +21,8 @@ class Prompt:
     """A chat completion request. ``body`` is what goes on to the provider, unknown fields and all."""
 
     body: Body = field(repr=False)
+    size: int
+    """Bytes of the body as it came."""
     model: str
     stream: bool
     include_usage: bool
@@ -43,6 +45,7 @@ def parse(raw: bytes, max_depth: int = 64) -> Prompt:
     stream = _boolean(body, "stream")
     return Prompt(
         body=body,
+        size=len(raw),
         model=_model(body),
         stream=stream,
         include_usage=_include_usage(body, stream),

@@ -90,14 +90,26 @@ class AnswerStream:
     async def _chunks(self) -> AsyncGenerator[Sequence[Chunk], None]:
         """Read the provider's stream to its end. Raises `UpstreamError` if it has none."""
         async for events in self._response.event_batches():
-            chunks = [chunk for event in events for chunk in self._parser.parse(event)]
-            for chunk in chunks:
-                self._assembly.add(chunk)
+            chunks, failure = self._parse(events)
             yield chunks
+            if failure is not None:
+                raise failure
             if self._assembly.done:
                 break
         if not self._assembly.finished:
             raise UpstreamError(Fault.BROKEN, "The provider's answer ended too early.")
+
+    def _parse(self, events: Sequence[bytes]) -> tuple[list[Chunk], UpstreamError | None]:
+        """Read events that came together; what came before a broken one was produced, and counts."""
+        chunks: list[Chunk] = []
+        try:
+            for event in events:
+                for chunk in self._parser.parse(event):
+                    self._assembly.add(chunk)
+                    chunks.append(chunk)
+        except UpstreamError as error:
+            return chunks, error
+        return chunks, None
 
     def _wanted(self, chunk: Chunk) -> bool:
         return bool(chunk.data) and (self._include_usage or not chunk.usage_only)

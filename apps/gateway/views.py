@@ -64,10 +64,13 @@ class WsgiRequest:
         return False
 
     def _read(self) -> bytes:
-        check_length(self._request.META.get("CONTENT_LENGTH") or "")
+        environment = self._request.META
+        check_length(environment.get("CONTENT_LENGTH") or "")
+        # Django reads as much as Content-Length says; a body in pieces has none, and some servers can tell its end.
+        source = environment["wsgi.input"] if environment.get("wsgi.input_terminated") else self._request
         deadline = time.monotonic() + settings.BODY_DEADLINE_SECONDS
         pieces, size = [], 0
-        while piece := self._request.read(_READ_BYTES):
+        while piece := source.read(_READ_BYTES):
             pieces.append(piece)
             size += len(piece)
             if size > settings.MAX_BODY_BYTES:
