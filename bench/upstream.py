@@ -58,7 +58,7 @@ class Upstream(asyncio.Protocol):
 
     def answer(self, streamed: bool) -> None:
         if streamed:
-            asyncio.ensure_future(self.stream())
+            self.task = asyncio.ensure_future(self.stream())
         else:
             self.transport.write(WHOLE)
 

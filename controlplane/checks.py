@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.checks import CheckMessage, Error, Tags, register
 
@@ -14,6 +15,19 @@ def admin_pages_are_scoped(**_: Any) -> list[CheckMessage]:
     """Report every page and inline of the admin that could show one organization's rows to another."""
     pages = admin.site._registry.values()  # noqa: SLF001  # Django has no other way to list them all
     return [message for page in pages for message in (*_page_errors(page), *_inline_errors(page))]
+
+
+@register(Tags.security)
+def simulated_provider_is_for_development(**_: Any) -> list[CheckMessage]:
+    """Report the simulated provider in production: it answers nothing real, and free of charge."""
+    if not (settings.PRODUCTION and settings.SIMULATED_PROVIDER):
+        return []
+    return [
+        Error(
+            "The simulated provider answers nothing real: unset SIMULATED_PROVIDER in production.",
+            id="controlplane.E004",
+        )
+    ]
 
 
 def _page_errors(page: Any) -> Iterator[Error]:

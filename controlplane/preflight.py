@@ -6,6 +6,8 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from controlplane.checks import simulated_provider_is_for_development
+
 _NEEDED_IN_PRODUCTION = ("SECRET_KEY", "KEY_PEPPERS", "ENCRYPTION_KEYS", "ALLOWED_HOSTS")
 
 
@@ -18,8 +20,8 @@ def check_settings() -> None:
         missing.append("DATABASE_URL")
     if missing:
         raise CommandError(f"Production needs {', '.join(missing)} in the environment.")
-    if settings.SIMULATED_PROVIDER:
-        raise CommandError("The simulated provider answers nothing real: unset SIMULATED_PROVIDER in production.")
+    for problem in simulated_provider_is_for_development():
+        raise CommandError(problem.msg)
 
 
 def check_database() -> None:

@@ -14,8 +14,6 @@ handler500 = "controlplane.error_pages.server_error"
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
-    path("health", health.alive),
-    path("health/ready", health.ready),
     path("metrics", health.metrics),
     path("v1/chat/completions", ChatCompletions.as_view()),
     path("v1/models", Models.as_view()),
