@@ -394,8 +394,12 @@ class Pipeline:
         if exchange.prompt is not None and exchange.inspection is None:
             # Refused before its texts were read; an auditor wants to see them all the same, redacted as ever.
             exchange.inspection = await _inspected(exchange.prompt, NO_GUARD)
-        versions = exchange.configuration.versions if error.decided else None
-        await self.settlement.refuse(exchange, outcome, versions)
+        if error.decided:
+            await self.settlement.refuse(exchange, outcome, exchange.configuration.versions)
+        else:
+            self.settlement.interrupt(
+                exchange, outcome
+            )  # what fails here may be the database: nobody waits for it twice
 
     # --- who calls
 

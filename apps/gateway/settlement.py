@@ -1,7 +1,7 @@
 """The end of a request: its record handed to the journal, its cost to the budgets, its limits given back.
 
 Every way out of the pipeline ends in one of three: `Settlement.settle` (a call was made and this task waits for the
-commit), `Settlement.interrupt` (the task is going away and must not wait), `Settlement.refuse` (no call was made).
+commit), `Settlement.interrupt` (this task must not wait for it), `Settlement.refuse` (the configuration refused the call).
 """
 
 import asyncio
@@ -44,10 +44,10 @@ class Settlement:
             outcome = replace(outcome, usage=usage, usage_source=source)
         self._journal.post_soon(self._closing(exchange, outcome))
 
-    async def refuse(self, exchange: Exchange, outcome: Outcome, versions: Versions | None) -> None:
+    async def refuse(self, exchange: Exchange, outcome: Outcome, versions: Versions) -> None:
         """Write the record of a request that led to no call.
 
-        Raises `StaleConfiguration` if ``versions`` are given and the configuration is no longer at them.
+        Raises `StaleConfiguration` if the configuration is no longer at ``versions``.
         """
         result = await self._journal.post(Refusal(exchange.record(outcome), exchange.text(outcome), versions))
         if isinstance(result, StaleConfiguration):

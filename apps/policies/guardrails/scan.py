@@ -29,6 +29,8 @@ def scan_all(texts: Sequence[str]) -> list[list[Finding]]:
     """Return `scan` of each of ``texts``, in one pass over all of them."""
     joined = join(texts)
     found = _found(joined, database())
+    if not found:
+        return [[] for _ in texts]
     return [found[number].resolved() if number in found else [] for number in range(len(texts))]
 
 

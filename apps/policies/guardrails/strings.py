@@ -14,21 +14,16 @@ def strings_of(value: JSON) -> list[str]:
     strings: list[str] = []
     containers: list[Any] = [[value]]
     for container in containers:  # grows while it is walked
-        if isinstance(container, dict):
-            for key, item in container.items():
-                strings.append(key)
-                _sort_in(item, strings, containers)
-        else:
-            for item in container:
-                _sort_in(item, strings, containers)
+        is_object = isinstance(container, dict)
+        for entry in container:
+            item = container[entry] if is_object else entry
+            if is_object:
+                strings.append(entry)
+            if isinstance(item, str):
+                strings.append(item)
+            elif isinstance(item, (dict, list)):
+                containers.append(item)
     return strings
-
-
-def _sort_in(item: JSON, strings: list[str], containers: list[Any]) -> None:
-    if isinstance(item, str):
-        strings.append(item)
-    elif isinstance(item, (dict, list)):
-        containers.append(item)
 
 
 def replace_strings(value: JSON, replacements: Mapping[int, str]) -> JSON:

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from apps.policies.guardrails.decoding import decode, fold_with_escapes
@@ -12,13 +13,18 @@ from apps.policies.guardrails.rewriting import UNCHANGED, Edits, Span
 _JOINT = SEPARATOR.decode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Joined:
-    """The texts in one. ``edits`` is empty where every text came through the folding unchanged."""
+    """The folded texts, apart and in one. ``edits`` is empty where every text came through the folding unchanged."""
 
     text: str
-    starts: Sequence[int]
+    texts: Sequence[str]
     edits: Sequence[Edits]
+
+    @cached_property
+    def starts(self) -> Sequence[int]:
+        """Where each text starts in the whole; worked out where something was found, which is seldom."""
+        return list(accumulate((len(text) + 1 for text in self.texts[:-1]), initial=0))
 
     def locate(self, start: int, end: int) -> tuple[int, int, int]:
         """Return the number of the text that a span of ``text`` lies in, and the span in that text as it came."""
@@ -30,15 +36,12 @@ class Joined:
 
 def join(texts: Sequence[str]) -> Joined:
     """Fold and join ``texts``."""
-    if all(map(str.isascii, texts)) and not any("\\" in text for text in texts):
-        return _joined(texts, ())
+    as_they_came = "".join(texts)
+    if as_they_came.isascii() and "\\" not in as_they_came:
+        return Joined(_JOINT.join(texts), texts, ())
     folded = [fold_with_escapes(text) for text in texts]
-    return _joined([text for text, _ in folded], [edits for _, edits in folded])
-
-
-def _joined(folded: Sequence[str], edits: Sequence[Edits]) -> Joined:
-    starts = list(accumulate((len(text) + 1 for text in folded[:-1]), initial=0))
-    return Joined(_JOINT.join(folded), starts, edits)
+    plain = [text for text, _ in folded]
+    return Joined(_JOINT.join(plain), plain, [edits for _, edits in folded])
 
 
 @dataclass(frozen=True, slots=True)
