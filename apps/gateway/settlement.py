@@ -1,7 +1,7 @@
 """The end of a request: its record handed to the journal, its cost to the budgets, its limits given back.
 
 Every way out of the pipeline ends in one of three: `Settlement.settle` (a call was made and this task waits for the
-commit), `Settlement.interrupt` (this task must not wait for it), `Settlement.refuse` (the configuration refused the call).
+commit), `Settlement.interrupt` (this task must not wait for it), `Settlement.refuse` (what was decided refused it).
 """
 
 import asyncio
