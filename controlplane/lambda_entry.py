@@ -124,5 +124,4 @@ def _finish_loose_ends() -> None:
     """Wait for what requests left to do after their answer: once it is out, AWS freezes the process."""
     from apps.gateway.runtime import BACKGROUND  # noqa: PLC0415 (needs the settings)
 
-    if BACKGROUND._loop is not None:  # noqa: SLF001 (a request that needed no loop must not start one)
-        BACKGROUND.run(BACKGROUND.runtime().pipeline.close())
+    BACKGROUND.finish_loose_ends()

@@ -29,7 +29,7 @@ def parse_key_ring(text: str, name: str) -> dict[str, bytes]:
 
 
 def redis_url(value: str) -> str:
-    """Accept a bare ``host:port`` beside a full URL."""
+    """Return the URL for ``value``, which may be a bare ``host:port``; an empty value stays empty."""
     return value if not value or "://" in value else f"redis://{value}/0"
 
 

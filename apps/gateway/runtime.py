@@ -94,6 +94,11 @@ class BackgroundLoop:
         assert self._runtime is not None
         return self._runtime
 
+    def finish_loose_ends(self) -> None:
+        """Wait for what answered requests have left to do; where none needed the loop, there is nothing."""
+        if self._loop is not None and self._pid == os.getpid():
+            self.run(self.runtime().pipeline.close())
+
     def stop(self) -> None:
         """Stop the runtime and the loop; a later use starts new ones."""
         with self._lock:

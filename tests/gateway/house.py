@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -93,7 +94,7 @@ def chat(key: str, model: str = "sim-echo", text: str = "Hello", **fields: Any) 
 async def pipeline(folder: Path, **parts: Any) -> AsyncIterator[Pipeline]:
     """A pipeline on this loop, with real parts but for those given."""
     journal = Journal(STEPS, Spool(folder), wait_seconds=5)
-    transport = Transport(simulated=True)
+    transport = Transport(allowed_networks=[ip_network("127.0.0.0/8")], simulated=True)
     await transport.start()
     configurations = Configurations()
     given: dict[str, Any] = {

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from apps.policies.rates.base import BUCKETS_IN_A_WINDOW, RatesUnavailable
 from apps.policies.rates.connection import Connections
-from apps.policies.rates.redis import RedisRateStore, redis_url
+from apps.policies.rates.redis import RedisRateStore
 from tests.rates.conftest import HOLD_SECONDS, concurrent_limit, requests_limit, tokens_limit
 
 pytestmark = pytest.mark.anyio
@@ -31,25 +31,6 @@ async def redis(redis_server):
     connections = Connections(redis_server.url, 10.0, 10.0)
     yield connections
     await connections.close()
-
-
-@pytest.mark.parametrize(
-    ("value", "url"),
-    [
-        ("", ""),
-        ("localhost:6379", "redis://localhost:6379/0"),
-        ("rediss://cache.example:6380/2", "rediss://cache.example:6380/2"),
-        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-    ],
-)
-def test_a_bare_host_and_port_is_a_url_too(value, url):
-    assert redis_url(value) == url
-
-
-async def test_a_bare_host_and_port_is_connected_to(redis_server, prefix):
-    store = RedisRateStore(f"127.0.0.1:{redis_server.port}", prefix, timeout_seconds=10.0)
-    assert (await store.take("a", [requests_limit(1)], 0, HOLD_SECONDS)).allowed
-    await store.close()
 
 
 async def test_every_key_expires_and_carries_the_prefix_as_hash_tag(redis_store, redis, prefix):
@@ -203,7 +184,7 @@ async def test_a_server_that_does_not_speak_redis_makes_the_rates_unavailable():
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        store = RedisRateStore(f"127.0.0.1:{port}", timeout_seconds=10.0)
+        store = RedisRateStore(f"redis://127.0.0.1:{port}", timeout_seconds=10.0)
         with pytest.raises(RatesUnavailable):
             await store.take("a", [requests_limit(5)], 0, HOLD_SECONDS)
         await store.close()

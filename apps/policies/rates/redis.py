@@ -11,15 +11,10 @@ from apps.policies.rates.scripts import PEEK, SETTLE, TAKE, Script
 MICROSECONDS = 1_000_000
 
 
-def redis_url(value: str) -> str:
-    """Return the URL for ``value``, which may be a bare ``host:port``; an empty value stays empty."""
-    return value if not value or "://" in value else f"redis://{value}/0"
-
-
 class RedisRateStore:
     """Counters that many processes share: each operation is one atomic script on Redis's own clock.
 
-    ``url`` is ``redis://``, ``rediss://`` (TLS), ``unix://`` or a bare ``host:port``. All keys carry ``prefix`` as a
+    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``. All keys carry ``prefix`` as a
     hash tag, so that a cluster keeps them in one slot, and every key expires by itself. An operation takes at most
     ``timeout_seconds``, and ``connect_timeout_seconds`` more when it has to connect first; every failure is a
     `RatesUnavailable`. Any event loop may use it.
@@ -33,7 +28,7 @@ class RedisRateStore:
         timeout_seconds: float = 0.1,
         connect_timeout_seconds: float = 0.25,
     ) -> None:
-        self._connections = Connections(redis_url(url), timeout_seconds, connect_timeout_seconds)
+        self._connections = Connections(url, timeout_seconds, connect_timeout_seconds)
         self._prefix = prefix if "{" in prefix else f"{{{prefix}}}"
 
     async def take(self, request_id: str, limits: Sequence[RateLimit], tokens: int, hold_seconds: float) -> RateVerdict:
