@@ -1,5 +1,6 @@
 """The ASGI application: inference in the event loop, everything else through Django, and the lifespan of both."""
 
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,7 +36,18 @@ async def _lifespan(
     await runtime.start()
     runtime.start_sweeping()
     _door.runtime = runtime
+    _spare_the_collector()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await runtime.stop()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _spare_the_collector() -> None:
+    """Leave what start-up made out of every later collection, and collect less often.
+
+    A request makes thousands of objects and hardly a cycle, so the collector's default pace costs a tenth of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)

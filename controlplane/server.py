@@ -27,21 +27,31 @@ _MALFORMED = json.dumps(
 
 
 class ApiProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own refusals have the API's shape too, and whose headers must come within a deadline."""
+    """HTTP/1.1 whose own refusals have the API's shape too, and whose headers must come within a deadline.
+
+    A request's line and headers may take as long as a body may. One timer watches a connection's requests, so that
+    none of them pays for one; it looks twice in that time.
+    """
 
     def connection_made(self, transport: object) -> None:
-        """Give a new connection as long to send its first request line and headers as a body may take."""
+        """Wait for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(settings.BODY_DEADLINE_SECONDS, self._lose_patience)
+        self._headers_wanted_since: float | None = self.loop.time()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadline."""
-        self._patience.cancel()
+        self._watching.cancel()
         super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte is there."""
+        self._headers_wanted_since = self.loop.time()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The headers are there: the deadline is met."""
-        self._patience.cancel()
+        self._headers_wanted_since = None
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -53,9 +63,11 @@ class ApiProtocol(HttpToolsProtocol):
         self.transport.write(head + _MALFORMED)
         self.transport.close()
 
-    def _lose_patience(self) -> None:
-        if not self.transport.is_closing():
+    def _watch(self) -> None:
+        since = self._headers_wanted_since
+        if since is not None and self.loop.time() - since >= settings.BODY_DEADLINE_SECONDS:
             self.transport.close()
+        self._watching = self.loop.call_later(settings.BODY_DEADLINE_SECONDS / 2, self._watch)
 
 
 def bind(host: str, port: int) -> socket.socket:

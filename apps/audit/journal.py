@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.audit.prepared import OUTDATED
 from apps.audit.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ LOCK_TIMEOUT_MS = 200
 STATEMENT_TIMEOUT_MS = 5_000
 TRIES = 4
 SPOOL_POLL_SECONDS = 1.0
-_RETRIED = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_RETRIED = frozenset({"40001", "40P01"}) | OUTDATED  # serialization failure, deadlock
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -141,7 +142,8 @@ class Journal:
         if self._thread is None:
             self._start()
         self._queue.append(waiter)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def _start(self) -> None:
         with self._start_lock:

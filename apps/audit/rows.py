@@ -23,18 +23,23 @@ def insert_rows(connection: BaseDatabaseWrapper, model: type[models.Model], rows
 
 
 @functools.cache
-def insert_statement(model: type[models.Model]) -> str:
-    """Return PostgreSQL's statement for `dump_rows` of a table as its one parameter; what is there stays."""
+def insert_statement(model: type[models.Model], parameter: int) -> str:
+    """Return PostgreSQL's statement for `encode_rows` of a table as parameter ``$parameter``; what is there stays."""
     table, names = model._meta.db_table, ", ".join(f'"{name}"' for name in columns_of(model))
     return (
         f'INSERT INTO "{table}" ({names}) '  # noqa: S608 (names of our own models)
-        f'SELECT {names} FROM json_populate_recordset(NULL::"{table}", %s::json) ON CONFLICT DO NOTHING'
+        f'SELECT {names} FROM json_populate_recordset(NULL::"{table}", ${parameter}::json) ON CONFLICT DO NOTHING'
     )
 
 
-def dump_rows(value: Any) -> str:
+def encode_rows(value: Any) -> bytes:
     """Write rows as JSON, as both PostgreSQL and the spool read them. Raises `TypeError` for what JSON cannot hold."""
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+
+
+def dump_rows(value: Any) -> str:
+    """Write rows as `encode_rows` does, as text."""
+    return encode_rows(value).decode()
 
 
 def columns_of(model: type[models.Model]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """One request and what is known of it so far; at its end, the record it leaves."""
 
-import hmac
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from apps.gateway.prompt import Prompt
 from apps.gateway.providers.base import Usage
 from apps.gateway.routing import Candidate, PricedTarget, Route
 from apps.gateway.transcript import prompt_transcript
+from apps.orgs.keys import keyed_digest
 from apps.policies.budgets import Reserved
 from apps.policies.engine.evaluate import Reason
 from apps.policies.rates.base import RateVerdict
@@ -198,7 +198,7 @@ def keyed_hash(text: str) -> str:
     """Return the HMAC-SHA-256 of a stored text, in hexadecimal: the record can prove it without holding it."""
     if not text:
         return ""
-    return hmac.digest(_hash_key(), text.encode(), "sha256").hex()
+    return keyed_digest(_hash_key(), text)
 
 
 def _hash_key() -> bytes:

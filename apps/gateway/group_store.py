@@ -1,26 +1,25 @@
 """How a group of the journal reads and writes its rows: few statements, since each costs more than its rows.
 
 On PostgreSQL a group is three statements besides BEGIN and COMMIT: one reads versions and time and takes out what is
-being closed, one locks the counters of budgets, one writes everything, each table's rows as one JSON parameter. They
-go through psycopg's own cursor: Django's binds parameters into the text of the statement on the client's side.
+being closed, one locks the counters of budgets, one writes everything, each table's rows as one JSON parameter.
 Elsewhere (SQLite) the same steps are plain statements.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-import psycopg
+import orjson
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from apps.audit.models import OpenRequest, RequestRecord, RequestText
-from apps.audit.rows import Row, dump_rows, insert_rows, insert_statement
+from apps.audit.prepared import run_prepared
+from apps.audit.rows import Row, encode_rows, insert_rows, insert_statement
 from apps.orgs.versions import PLATFORM_SCOPE, Versions, read_versions
 from apps.policies.budgets import Counter
 from apps.policies.models import Budget, LedgerEntry, Reservation
@@ -131,43 +130,49 @@ class PostgresStore(PlainStore):
 
     def begin(self, organizations: Sequence[UUID], closing: Sequence[UUID]) -> Situation:
         """Read versions, time and what is being closed in one statement."""
-        ids = list(closing)
-        with self._cursor() as cursor:
-            cursor.execute(_BEGIN, [ids, ids, [PLATFORM_SCOPE, *organizations]])
-            now, versions, opened, held = cursor.fetchone() or ()
+        requests = {str(request): request for request in closing}
+        ids = _array(requests)
+        found = self._run(_BEGIN, ids, ids, _array([str(PLATFORM_SCOPE), *map(str, organizations)]))
+        versions = found["versions"]
         platform = versions.get(str(PLATFORM_SCOPE), 0)
         return Situation(
-            now=now,
+            now=datetime.fromisoformat(found["now"]),
             versions={scope: Versions(platform, versions.get(str(scope), 0)) for scope in organizations},
-            opened=frozenset(opened),
-            held=tuple((UUID(request), UUID(budget), amount) for request, budget, amount in held),
+            opened=frozenset(requests[request] for request in found["opened"]),
+            held=tuple((requests[request], _uuid(budget), amount) for request, budget, amount in found["held"]),
         )
 
     def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
         """Lock counters in the order of their ids."""
-        with self._cursor() as cursor:
-            return [Counter(*row) for row in cursor.execute(_LOCK, [list(budgets)])]
+        return [
+            Counter(_uuid(budget), _uuid(organization) if organization else None, *amounts)
+            for budget, organization, *amounts in self._run(_LOCK, _array(map(str, budgets)))
+        ]
 
     def write(self, sheet: Sheet) -> None:
         """Write everything in one statement."""
         inserts = sheet.inserts()
-        parameters = [dump_rows(rows) for _, rows in inserts]
+        parameters = [encode_rows(rows) for _, rows in inserts]
         if sheet.counters:
-            parameters.append(dump_rows([_counter_row(counter) for counter in sheet.counters]))
+            parameters.append(encode_rows([_counter_row(counter) for counter in sheet.counters]))
         if parameters:
-            with self._cursor() as cursor:
-                cursor.execute(_write_statement(tuple(m for m, _ in inserts), bool(sheet.counters)), parameters)
+            self._run(_write_statement(tuple(m for m, _ in inserts), bool(sheet.counters)), *parameters)
 
-    @contextmanager
-    def _cursor(self) -> Iterator["psycopg.Cursor[tuple[Any, ...]]"]:
-        with self._connection.wrap_database_errors, psycopg.Cursor(self._connection.connection) as cursor:
-            yield cursor
+    def _run(self, statement: bytes, *parameters: bytes) -> Any:
+        return orjson.loads(run_prepared(self._connection, statement, parameters) or b"null")
+
+
+_uuid = functools.lru_cache(maxsize=4096)(UUID)
+
+
+def _array(values: Iterable[str]) -> bytes:
+    return f"{{{','.join(values)}}}".encode()
 
 
 @functools.lru_cache(maxsize=64)
 def _write_statement(tables: tuple[type[models.Model], ...], counters: bool) -> bytes:
-    parts = [f"i{number} AS ({insert_statement(model)})" for number, model in enumerate(tables)]
-    parts += [f"u AS ({_UPDATE_COUNTERS})"] if counters else []
+    parts = [f"i{number} AS ({insert_statement(model, number)})" for number, model in enumerate(tables, 1)]
+    parts += [f"u AS ({_UPDATE_COUNTERS.format(parameter=len(tables) + 1)})"] if counters else []
     return f"WITH {', '.join(parts)} SELECT 1".encode()
 
 
@@ -190,23 +195,29 @@ _COUNTER_COLUMNS = (
     "overrun_nano_usd",
 )
 _BEGIN = b"""
-WITH opened AS (DELETE FROM audit_openrequest WHERE id = ANY(%s::uuid[]) RETURNING id),
+WITH opened AS (DELETE FROM audit_openrequest WHERE id = ANY($1::uuid[]) RETURNING id),
 held AS (
-    DELETE FROM policies_reservation WHERE request_id = ANY(%s::uuid[])
+    DELETE FROM policies_reservation WHERE request_id = ANY($2::uuid[])
     RETURNING request_id, budget_id, amount_nano_usd
 )
-SELECT now(),
-    COALESCE((SELECT json_object_agg(scope, version) FROM orgs_configversion WHERE scope = ANY(%s::uuid[])), '{}'),
-    COALESCE((SELECT array_agg(id) FROM opened), '{}'),
-    COALESCE((SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd)) FROM held), '[]')
+SELECT json_build_object(
+    'now', now(),
+    'versions', COALESCE(
+        (SELECT json_object_agg(scope, version) FROM orgs_configversion WHERE scope = ANY($3::uuid[])), '{}'
+    ),
+    'opened', COALESCE((SELECT json_agg(id) FROM opened), '[]'),
+    'held', COALESCE((SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd)) FROM held), '[]')
+)
 """
 _LOCK = b"""
-SELECT id, organization_id, limit_nano_usd, reserved_nano_usd, spent_nano_usd, overrun_nano_usd
-FROM policies_budget WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE
+SELECT COALESCE(json_agg(json_build_array(
+    id, organization_id, limit_nano_usd, reserved_nano_usd, spent_nano_usd, overrun_nano_usd
+)), '[]') FROM (SELECT * FROM policies_budget WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) AS locked
 """
 _UPDATE_COUNTERS = """
 UPDATE policies_budget AS b
 SET limit_nano_usd = v.limit_, reserved_nano_usd = v.reserved, spent_nano_usd = v.spent, overrun_nano_usd = v.overrun
-FROM json_to_recordset(%s::json) AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint)
+FROM json_to_recordset(${parameter}::json)
+    AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint)
 WHERE b.id = v.id
 """

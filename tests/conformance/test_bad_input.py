@@ -140,6 +140,16 @@ def test_a_slow_body_is_given_up(product: Product) -> None:
     assert tenant.entry()["http_status"] == 408
 
 
+@pytest.mark.parametrize("requests_before", [0, 1])
+def test_slow_headers_are_given_up(product: Product, requests_before: int) -> None:
+    with connect(product.url("asgi")) as sock:
+        for _ in range(requests_before):
+            sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert status_of(sock.recv(65_536)) == 200
+        sock.sendall(b"GET /health HTTP/1.1\r\nhost: local")
+        assert sock.recv(65_536) == b""
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_body_does_no_harm(product: Product, url: str) -> None:
     tenant = Tenant.create(product)
     with connect(url) as sock:
