@@ -148,7 +148,7 @@ def _worst_of(candidates: Sequence[Candidate]) -> WorstCase:
 
 def _worst(candidate: Candidate) -> WorstCase:
     price, bound = candidate.target.price, candidate.bound
-    return WorstCase(price.worst_input(bound.input_tokens or 0), price.output.highest(), bound.output_tokens or 0)
+    return WorstCase(price.worst_input(bound.input_tokens or 0), price.output.highest, bound.output_tokens or 0)
 
 
 def _particularity(target: Target) -> tuple[bool, bool, int]:

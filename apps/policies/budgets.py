@@ -81,6 +81,7 @@ class Budgets:
 
     def __init__(self, now: datetime, held: Iterable[tuple[UUID, UUID, int]]) -> None:
         self._now = now
+        self._places: dict[tuple[UUID, Per], Place] = {}
         self._counters: dict[UUID, Counter] = {}
         self._changed: set[UUID] = set()
         self._held: dict[UUID, list[tuple[UUID, int]]] = {}
@@ -91,7 +92,7 @@ class Budgets:
 
     def wanted(self, claims: Sequence[Claim]) -> list[UUID]:
         """Return the ids of every counter that the group touches, in the order in which all processes lock."""
-        windows = {budget_id(policy, cap, self._now) for claim in claims for policy, cap in claim.caps}
+        windows = {self._place(policy, cap).budget for claim in claims for policy, cap in claim.caps}
         return sorted(windows | {budget for held in self._held.values() for budget, _ in held})
 
     def load(self, counters: Iterable[Counter]) -> None:
@@ -100,8 +101,8 @@ class Budgets:
 
     def missing(self, claims: Sequence[Claim]) -> list[Budget]:
         """Return the counters that do not exist yet, for whoever creates them."""
-        windows = {budget_id(p, cap, self._now): (p, cap) for claim in claims for p, cap in claim.caps}
-        return [self._new(budget, *windows[budget]) for budget in sorted(windows.keys() - self._counters.keys())]
+        caps = {self._place(p, cap).budget: (p, cap) for claim in claims for p, cap in claim.caps}
+        return [self._new(*caps[budget]) for budget in sorted(caps.keys() - self._counters.keys())]
 
     def changed(self) -> list[Counter]:
         """Return the counters to be written back."""
@@ -124,16 +125,16 @@ class Budgets:
 
     def reserve(self, claim: Claim) -> Reserved | OverBudget:
         """Reserve a request's worst case against all its caps, or nothing."""
-        pairs = [(p, cap, self._counters[budget_id(p, cap, self._now)]) for p, cap in claim.caps]
+        pairs = [(p, cap, self._counters[self._place(p, cap).budget]) for p, cap in claim.caps]
         reaches = [_reach(claim, cap, counter) for p, cap, counter in pairs if _binds(p, cap)]
         tokens = min([claim.worst.output_tokens, *reaches])
         amount = claim.worst.with_output(max(tokens, 0))
-        readings = tuple(_reading(p, cap, counter, self._now) for p, cap, counter in pairs)
+        readings = tuple(_reading(p, cap, counter, self._place(p, cap)) for p, cap, counter in pairs)
         for policy, cap, counter in pairs:
             left = cap.limit_nano_usd - counter.spent - counter.reserved
             short = amount > left or _reach(claim, cap, counter) < _least(claim)
             if _binds(policy, cap) and short:
-                return OverBudget(policy, cap, max(0, left), window(cap.per, self._now)[1], readings)
+                return OverBudget(policy, cap, max(0, left), self._place(policy, cap).end, readings)
         for _, cap, counter in pairs:
             self._hold(claim, cap, counter, amount)
         return Reserved(tokens, amount, readings)
@@ -157,21 +158,37 @@ class Budgets:
             "overrun_nano_usd": over,
         }
 
-    def _new(self, budget: UUID, policy: Policy, cap: CostCap) -> Budget:
-        start, end = window(cap.per, self._now)
+    def _place(self, policy: Policy, cap: CostCap) -> "Place":
+        key = (policy.id, cap.per)
+        if key not in self._places:
+            self._places[key] = place_of(policy, cap, self._now)
+        return self._places[key]
+
+    def _new(self, policy: Policy, cap: CostCap) -> Budget:
+        place = self._place(policy, cap)
         return Budget(
-            id=budget,
+            id=place.budget,
             policy_id=policy.id,
             organization_id=policy.organization_id,
-            window_start=start,
-            window_end=end,
+            window_start=place.start,
+            window_end=place.end,
             limit_nano_usd=cap.limit_nano_usd,
         )
 
 
-def budget_id(policy: Policy, cap: CostCap, now: datetime) -> UUID:
-    """Return the id of a cap's counter in the window that ``now`` (the database's time) lies in."""
-    return uuid5(policy.id, window(cap.per, now)[0].isoformat())
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a cap counts at a time: the id of its counter, and that one's window (``end`` is ``None``: no end)."""
+
+    budget: UUID
+    start: datetime
+    end: datetime | None
+
+
+def place_of(policy: Policy, cap: CostCap, now: datetime) -> Place:
+    """Return where a cap counts at ``now``, the database's time."""
+    start, end = window(cap.per, now)
+    return Place(uuid5(policy.id, start.isoformat()), start, end)
 
 
 def window(per: Per, now: datetime) -> tuple[datetime, datetime | None]:
@@ -204,8 +221,7 @@ def _least(claim: Claim) -> int:
     return min(1, claim.worst.output_tokens)
 
 
-def _reading(policy: Policy, cap: CostCap, counter: Counter, now: datetime) -> dict[str, Any]:
-    resets = window(cap.per, now)[1]
+def _reading(policy: Policy, cap: CostCap, counter: Counter, place: Place) -> dict[str, Any]:
     return {
         "policy_id": str(policy.id),
         "policy": policy.name,
@@ -218,5 +234,5 @@ def _reading(policy: Policy, cap: CostCap, counter: Counter, now: datetime) -> d
             if policy.level is Level.PLATFORM
             else {"spent_nano_usd": counter.spent, "reserved_nano_usd": counter.reserved}
         ),
-        "resets_at": resets.isoformat() if resets else None,
+        "resets_at": place.end.isoformat() if place.end else None,
     }

@@ -7,7 +7,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -27,6 +27,11 @@ class Rate:
     """Nano-USD for a million tokens: ``tiers`` of (first input token count above which it holds, rate), ascending."""
 
     tiers: tuple[tuple[int, int], ...]
+    highest: int = field(init=False, compare=False)
+    """The highest rate of all tiers."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "highest", max(rate for _, rate in self.tiers))
 
     def at(self, input_tokens: int) -> int:
         """Return the rate for all tokens of a request with that many input tokens (catalogue tiers are cliffs)."""
@@ -35,10 +40,6 @@ class Rate:
             if input_tokens > start:
                 rate = tier
         return rate
-
-    def highest(self) -> int:
-        """Return the highest rate of all tiers."""
-        return max(rate for _, rate in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ModelPrice:
 
     def worst_input(self, input_tokens: int) -> int:
         """Return the most that input can cost, in nano-USD times a million (to be rounded with the output's)."""
-        return input_tokens * max(self.input.highest(), self.cached_input.highest(), self.cache_write.highest())
+        return input_tokens * max(self.input.highest, self.cached_input.highest, self.cache_write.highest)
 
     def stamp(self) -> dict[str, Any]:
         """Return what a record keeps of it."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.gateway.group_store import Sheet, group_store
-from apps.policies.budgets import Budgets, Claim, OverBudget, Reserved, Settlement, budget_id, window
+from apps.policies.budgets import Budgets, Claim, OverBudget, Reserved, Settlement, place_of, window
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Mode, Policy
 from apps.policies.models import Budget, LedgerEntry, Reservation
@@ -60,7 +60,7 @@ def settle(request: UUID, nano_usd: int, now: datetime = NOW) -> int:
 
 
 def counter(capped: tuple[Policy, CostCap], now: datetime = NOW) -> Budget:
-    return Budget.objects.get(id=budget_id(*capped, now))
+    return Budget.objects.get(id=place_of(*capped, now).budget)
 
 
 def test_a_request_that_fits_is_reserved_and_the_next_that_does_not_is_refused() -> None:
@@ -212,7 +212,7 @@ def test_pending_and_spent_never_exceed_the_cap_but_for_overruns(steps: list[tup
             done = open_claims.pop()
             worst = done.worst.nano_usd
             settle(done.request_id, worst + amount if step == "overrun" else min(worst, amount))
-        if Budget.objects.filter(id=budget_id(*total, NOW)).exists():
+        if Budget.objects.filter(id=place_of(*total, NOW).budget).exists():
             row = counter(total)
             assert row.reserved_nano_usd + row.spent_nano_usd - row.overrun_nano_usd <= 100
             assert row.reserved_nano_usd == sum(c.worst.nano_usd for c in open_claims)

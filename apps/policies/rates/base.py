@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -42,8 +42,11 @@ class RateLimit:
     kind: RateKind
     limit: int
     window_seconds: float | None
+    window_microseconds: int = field(init=False, repr=False)
+    """The same as a whole number; 0 without a window."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "window_microseconds", round((self.window_seconds or 0) * 1_000_000))
         has_window = self.window_seconds is not None and self.window_seconds > 0
         if has_window == (self.kind is RateKind.CONCURRENT) or (self.window_seconds is not None and not has_window):
             msg = f"A limit on {self.kind} cannot have a window of {self.window_seconds} seconds"

@@ -130,7 +130,8 @@ class Connections:
         answered in time is not. Raises `ReplyError`, `ConnectionLost`, ``OSError`` or ``TimeoutError``.
         """
         try:
-            return await (await self._pipeline()).send(*command)
+            pipeline = self._ready() or await self._pipeline()
+            return await pipeline.send(*command)
         except NoReply:
             raise
         except ConnectionLost:
@@ -143,6 +144,11 @@ class Connections:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_close, task)
         await asyncio.sleep(0)
+
+    def _ready(self) -> Pipeline | None:
+        """Return this loop's connection if there is nothing to wait for."""
+        task = self._opened.get(asyncio.get_running_loop())
+        return task.result() if task is not None and task.done() and not _is_spent(task) else None
 
     async def _pipeline(self) -> Pipeline:
         loop = asyncio.get_running_loop()

@@ -141,7 +141,8 @@ class FallbackRateStore:
 
     async def _ask_primary(self, operation: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
-            await self._pay_what_is_owed()
+            if self._owed:
+                await self._pay_what_is_owed()
             answer = await operation()
         except RatesUnavailable as error:
             self._breaker.failed(error)

@@ -14,10 +14,10 @@ MICROSECONDS = 1_000_000
 class RedisRateStore:
     """Counters that many processes share: each operation is one atomic script on Redis's own clock.
 
-    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``. All keys carry ``prefix`` as a
-    hash tag, so that a cluster keeps them in one slot, and every key expires by itself. An operation takes at most
-    ``timeout_seconds``, and ``connect_timeout_seconds`` more when it has to connect first; every failure is a
-    `RatesUnavailable`. Any event loop may use it.
+    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``. All keys carry ``prefix`` as a hash tag, so that a
+    cluster keeps them in one slot, and every key expires by itself. An operation takes at most ``timeout_seconds``, and
+    ``connect_timeout_seconds`` more when it has to connect first; every failure is a `RatesUnavailable`. Any event loop
+    may use it.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RedisRateStore:
 
     async def _settle(self, request_id: str, limits: Sequence[RateLimit], changes: Sequence[int]) -> None:
         if limits:
-            pairs = ((change, _window(limit)) for change, limit in zip(changes, limits, strict=True))
+            pairs = ((change, limit.window_microseconds) for change, limit in zip(changes, limits, strict=True))
             await self._run(SETTLE, request_id, limits, (request_id, *chain.from_iterable(pairs)))
 
     async def _run(
@@ -83,18 +83,14 @@ class RedisRateStore:
         return reply
 
     def _key(self, limit: RateLimit) -> str:
-        return f"{self._prefix}:{limit.key}:{_window(limit) or 'slots'}"
+        return f"{self._prefix}:{limit.key}:{limit.window_microseconds or 'slots'}"
 
 
 def _asked(limits: Sequence[RateLimit], tokens: int) -> list[int]:
     asked: list[int] = []
     for limit in limits:
-        asked += (limit.cost(tokens), limit.limit, _window(limit))
+        asked += (limit.cost(tokens), limit.limit, limit.window_microseconds)
     return asked
-
-
-def _window(limit: RateLimit) -> int:
-    return 0 if limit.window_seconds is None else round(limit.window_seconds * MICROSECONDS)
 
 
 def _readings(limits: Sequence[RateLimit], reply: Sequence[int]) -> tuple[RateReading, ...]:
