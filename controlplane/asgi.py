@@ -2,35 +2,35 @@
 
 import gc
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-_django = get_asgi_application()
+_django = get_wsgi_application()
 
-from apps.gateway.asgi import InferenceDoor  # noqa: E402 (its modules need Django to be set up)
+from django.conf import settings  # noqa: E402 (these need Django to be set up)
+
+from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
 from apps.gateway.runtime import Runtime  # noqa: E402
+from controlplane.health import HealthDoor  # noqa: E402
+from controlplane.pages import Pages  # noqa: E402
 
-_door = InferenceDoor(_django)  # type: ignore[arg-type]
+_pages = Pages(_django, settings.PAGE_THREADS)
+_health = HealthDoor(_pages)
+_door = InferenceDoor(_health)
 
 
-async def application(
-    scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
-) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request, or live through the server's lifespan."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
-    else:
+    elif scope["type"] == "http":
         await _door(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1000})
 
 
-async def _lifespan(
-    receive: Callable[[], Awaitable[dict[str, Any]]], send: Callable[[dict[str, Any]], Awaitable[None]]
-) -> None:
+async def _lifespan(receive: Receive, send: Send) -> None:
     await receive()
     runtime = Runtime()
     await runtime.start()
@@ -39,6 +39,8 @@ async def _lifespan(
     _spare_the_collector()
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    _health.close()
+    _pages.close()
     await runtime.stop()
     await send({"type": "lifespan.shutdown.complete"})
 

@@ -1,33 +1,83 @@
 """What a load balancer and a monitor ask: is the process alive, can it serve, and what does it count."""
 
+import asyncio
 import hmac
 import ipaddress
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from apps.gateway.asgi import App, Receive, Scope, Send
 
-def alive(_: HttpRequest) -> JsonResponse:
-    """Answer 200 as long as the process answers at all."""
-    return JsonResponse({"status": "ok"})
+ALIVE, READY = "/health", "/health/ready"
 
 
-def ready(_: HttpRequest) -> JsonResponse:
-    """Answer 200 if the database takes statements, 503 if not: without it no request can be recorded, or served."""
+READY_SECONDS = 2.0
+"""How long a database may take to answer before it counts as away."""
+
+Report = tuple[int, dict[str, str]]
+"""The status of an answer, and its JSON."""
+
+
+def alive() -> Report:
+    """Report 200: a process that answers at all is alive."""
+    return 200, {"status": "ok"}
+
+
+def ready(database_answers: bool) -> Report:
+    """Report 200 if the database takes statements, 503 if not: without it no request can be recorded, or served."""
+    if database_answers:
+        return 200, {"status": "ok", "database": "up"}
+    return 503, {"status": "unavailable", "database": "down"}
+
+
+def ask_database() -> bool:
+    """Ask the database for nothing, on this thread's connection."""
+    close_old_connections()
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError:
         connection.close()
-        return JsonResponse({"status": "unavailable", "database": "down"}, status=503, headers={"Retry-After": "1"})
-    return JsonResponse({"status": "ok", "database": "up"})
+        return False
+    return True
+
+
+class HealthDoor:
+    """Answers health checks in the event loop, although every thread of the pages behind may wait for the database."""
+
+    def __init__(self, behind: App) -> None:
+        self._behind = behind
+        self._thread = ThreadPoolExecutor(1, "ready")
+        self._asked: asyncio.Future[bool] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a health check, or pass the request on."""
+        if scope["path"] == ALIVE:
+            await _send(alive(), send)
+        elif scope["path"] == READY:
+            await _send(ready(await self._database_answers()), send)
+        else:
+            await self._behind(scope, receive, send)
+
+    def close(self) -> None:
+        """End the thread that asks, unless it waits for an answer."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _database_answers(self) -> bool:
+        """Ask, or wait with those who have asked: a database that does not answer is asked once."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.get_running_loop().run_in_executor(self._thread, ask_database)
+        done, _ = await asyncio.wait((self._asked,), timeout=READY_SECONDS)
+        return bool(done) and self._asked.result()
 
 
 class HealthMiddleware:
@@ -38,8 +88,11 @@ class HealthMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer a health check, or pass the request on."""
-        view = _CHECKS.get(request.path)
-        return view(request) if view else self._get_response(request)
+        if request.path == ALIVE:
+            return _response(alive())
+        if request.path == READY:
+            return _response(ready(ask_database()))
+        return self._get_response(request)
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
@@ -76,4 +129,14 @@ def _has_token(request: HttpRequest) -> bool:
     return bool(expected) and scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), expected.encode())
 
 
-_CHECKS: dict[str, Callable[[HttpRequest], HttpResponseBase]] = {"/health": alive, "/health/ready": ready}
+async def _send(report: Report, send: Send) -> None:
+    response = _response(report)
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+    length = [(b"content-length", str(len(response.content)).encode())]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers + length})
+    await send({"type": "http.response.body", "body": response.content})
+
+
+def _response(report: Report) -> JsonResponse:
+    status, body = report
+    return JsonResponse(body, status=status, headers={"Retry-After": "1"} if status == 503 else {})

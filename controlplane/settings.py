@@ -63,7 +63,6 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "controlplane.urls"
-ASGI_APPLICATION = "controlplane.asgi.application"
 WSGI_APPLICATION = "controlplane.wsgi.application"
 TEMPLATES = [
     {
@@ -135,6 +134,7 @@ CACHES = {
 HOST: str = env.str("HOST", default="127.0.0.1")
 PORT: int = env.int("PORT", default=8000)
 WORKERS: int = env.int("WORKERS", default=1)
+PAGE_THREADS: int = env.int("PAGE_THREADS", default=8)
 DEMO_FILE: str = env.str("DEMO_FILE", default=str(BASE_DIR / ".demo.json"))
 
 # --- Celery

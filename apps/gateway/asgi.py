@@ -16,8 +16,9 @@ from apps.gateway.runtime import Runtime
 from apps.gateway.streaming import AnswerStream
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"

@@ -1,9 +1,14 @@
 """The database goes away and comes back: nothing is called unrecorded, nothing is lost, nobody restarts anything."""
 
+import os
+import signal
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -43,6 +48,19 @@ class Installation:
         self.postgres = EmbeddedPostgres(self._database)
         self.postgres.start()
 
+    @contextmanager
+    def frozen_postgres(self) -> Iterator[None]:
+        """Stop every process of the database, as a machine that hangs would, and let them go on afterwards."""
+        pids = processes_of(self._database)
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         self.server.stop()
         self.postgres.stop()
@@ -75,6 +93,24 @@ def test_without_the_database_requests_are_refused_and_the_provider_is_not_calle
     assert len(installation.upstream.calls) == installation.records().count("success")
 
 
+def test_health_answers_while_a_frozen_database_holds_every_thread(installation: Installation) -> None:
+    url, headers = installation.server.url, {"Authorization": f"Bearer {installation.server.demo['admin_api_key']}"}
+    assert httpx.get(f"{url}/health/ready").status_code == 200
+
+    def ask(_: int) -> int:
+        return httpx.get(f"{url}/v1/admin/audit-logs", headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(20) as clients:
+        clients.map(ask, range(20))
+        with installation.frozen_postgres():
+            waiting = clients.map(ask, range(20))
+            for _ in range(2):
+                assert httpx.get(f"{url}/health", timeout=10).status_code == 200
+                assert httpx.get(f"{url}/health/ready", timeout=10).status_code == 503
+        assert set(waiting) <= {200, 503}
+    wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+
+
 def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later(installation: Installation) -> None:
     answers: list[int] = []
     calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
@@ -85,6 +121,13 @@ def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_late
     assert answers == [200]
     installation.restart_postgres()
     wait_until(lambda: installation.records() == ["success"])
+
+
+def processes_of(database: Path) -> list[int]:
+    """Return the server's process and all its children."""
+    server = int((database / "postmaster.pid").read_text().split()[0])
+    children = subprocess.run(["pgrep", "-P", str(server)], capture_output=True, text=True, check=False).stdout.split()
+    return [server, *map(int, children)]
 
 
 def wait_until(condition: object, seconds: float = 20) -> None:
