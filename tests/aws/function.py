@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA_DIR = "/tmp/llm-control-plane"
 _SAVE_SETTINGS = """
 import sys
 from zappa.cli import ZappaCLI
@@ -30,9 +31,16 @@ class FunctionError(Exception):
 
 
 def save_stage(stage: str, folder: Path) -> Path:
-    """Write a stage's zappa_settings.py as Zappa packages it; return its folder."""
-    command = [sys.executable, "-c", _SAVE_SETTINGS, stage, str(folder / "zappa_settings.py")]
+    """Write a stage's zappa_settings.py as Zappa packages it; return its folder.
+
+    A function has its ``/tmp`` for itself and this machine's is shared, so its data goes below the folder instead.
+    """
+    settings = folder / "zappa_settings.py"
+    command = [sys.executable, "-c", _SAVE_SETTINGS, stage, str(settings)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    packaged = settings.read_text()
+    assert DATA_DIR in packaged
+    settings.write_text(packaged.replace(DATA_DIR, str(folder / "data")))
     return folder
 
 
