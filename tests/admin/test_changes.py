@@ -149,3 +149,16 @@ def test_a_policy_deleted_by_an_admin_leaves_its_versions(cast: Cast) -> None:
     assert not Policy.objects.filter(pk=policy_id).exists()
     page = cast.browser("admin").get("/admin/policies/policyversion/").content.decode()
     assert cast.home.policy.name in page
+
+
+def test_a_change_is_shown_as_the_api_writes_it_with_a_way_to_its_object(cast: Cast) -> None:
+    policy, client = cast.home.policy, cast.browser("auditor")
+    filled(cast.browser("admin"), address(policy, "change", policy.pk), limit_usd="7")
+    (record,) = records(policy, "change")
+    page = client.get(address(record, "change", record.pk)).content.decode()
+    assert "&quot;limit_usd&quot;: &quot;7&quot;" in page
+    assert "&#x27;limit_usd&#x27;" not in page
+    link = f'href="{address(policy, "change", policy.pk)}"'
+    assert link in page
+    policy.delete()
+    assert link not in client.get(address(record, "change", record.pk)).content.decode()
