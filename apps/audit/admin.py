@@ -267,7 +267,7 @@ class ChangeRecordAdmin(ScopedAdmin):
     """One record for each change to the configuration."""
 
     list_display = ["moment", "actor_name", "action", "changed", "object_name", "via", "address"]
-    list_filter = [ObjectTypeFilter, DoorFilter, ("timestamp", DayFilter)]
+    list_filter = [ObjectTypeFilter, DoorFilter, OrganizationFilter, ("timestamp", DayFilter)]
     search_fields = ["actor_name", "object_name", "object_id", "reason"]
     search_help_text = "Who, what, or an object's id"
     sortable_by = ()

@@ -1,8 +1,10 @@
 """Two tabs, or two people, on one object: nobody undoes unseen what somebody else has changed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
@@ -71,3 +73,23 @@ def test_a_user_who_logs_in_meanwhile_has_not_been_changed(cast: Cast) -> None:
     user.last_login = timezone.now()
     user.save(update_fields=["last_login"])
     assert filled(client, url, full_name="Ann", **{STAMP: before}).status_code == 302
+
+
+def test_of_two_who_save_at_the_same_moment_one_is_told(cast: Cast, postgres_only: None) -> None:
+    application = cast.home.application
+    url = address(application, "change", application.pk)
+    stamp = opened(cast.browser("admin"), url)
+
+    def save(name: str) -> int:
+        try:
+            form = {"name": name, "is_active": "on", "_save": "1", STAMP: stamp} | NO_KEYS
+            return cast.browser("admin").post(url, form).status_code
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as people:
+        answers = list(people.map(save, [unique("name") for _ in range(4)]))
+    assert sorted(answers) == [200, 200, 200, 302]
+
+
+NO_KEYS = {f"keys-{name}": "0" for name in ("TOTAL_FORMS", "INITIAL_FORMS", "MIN_NUM_FORMS", "MAX_NUM_FORMS")}
