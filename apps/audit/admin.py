@@ -7,7 +7,7 @@ from uuid import UUID
 from django.apps import apps
 from django.contrib import admin
 from django.db import models
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -125,6 +125,26 @@ class ReasonFilter(TextFilter):
         return queryset.filter(error_code__icontains=value) if value else queryset
 
 
+class WordsFilter(TextFilter):
+    """By words of the prompt or the response, redacted as they are kept, for who may read them."""
+
+    title = "words of prompt or response"
+    parameter_name = "words"
+
+    def has_output(self) -> bool:
+        """Whether it is offered: to who may read the texts."""
+        return bool(self.request.user.has_perm("audit.view_requesttext"))
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to requests whose texts contain the words; days chosen beside them keep that quick."""
+        value = self.value()
+        if not value:
+            return queryset
+        texts = visible(RequestText.objects.filter(pk=OuterRef("pk")), user_of(request))
+        said = Q(prompt_redacted__icontains=value) | Q(response_redacted__icontains=value)
+        return queryset.filter(Exists(texts.filter(said)))
+
+
 class ObjectTypeFilter(DropdownFilter):
     """By what was changed."""
 
@@ -177,6 +197,7 @@ class RequestRecordAdmin(ScopedAdmin):
         ProviderFilter,
         ApplicationFilter,
         OrganizationFilter,
+        WordsFilter,
         ("timestamp", DayFilter),
     ]
     # Searched by `get_search_results`; the box is shown because this is not empty.

@@ -211,3 +211,16 @@ def test_a_record_links_to_what_is_there_and_within_reach_alone(cast: Cast) -> N
         assert f'href="{address(row, "change", row.pk)}"' in page
     for missing in (gone, foreign, str(cast.foreign.user.pk)):
         assert missing not in page
+
+
+def test_a_request_is_found_by_words_of_its_texts_within_reach(cast: Cast) -> None:
+    word = unique("word")
+    asked, answered = (make_record(cast.home.organization, None, f"{word} {part}") for part in ("first", "second"))
+    RequestText.objects.filter(pk=answered.pk).delete()
+    text = f"the answer says {word}"
+    RequestText.objects.create(id=answered.pk, organization_id=cast.home.organization.pk, response_redacted=text)
+    foreign = make_record(cast.foreign.organization, None, word)
+    assert found(cast, words=word.upper()) == {asked.pk, answered.pk}
+    assert found(cast, words=f"prompt {word}") == {asked.pk}
+    assert found(cast, words="100%_") == set()
+    assert foreign.pk not in found(cast, words=word)
