@@ -13,12 +13,14 @@ from django.utils import timezone
 from apps.audit.models import RequestRecord, Status
 from apps.audit.money import NANO
 from apps.audit.uuid7 import first_id_at
+from apps.gateway.models import ModelRoute
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
 from apps.orgs.scoping import organizations_of, visible
 from apps.policies.models import Policy
 
 LATEST = 8
+_FOR_ALL = (ProviderCredential, ModelRoute)  # the platform's serve every organization, though only superadmins see them
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ def _steps(user: User) -> list[Step]:
     steps: list[tuple[type[Model], str, str, str]] = [
         (Organization, "organization", "Create an organization", "A tenant: its applications, people and policies."),
         (ProviderCredential, "providercredential", "Connect a provider", "The secret with which models are called."),
+        (ModelRoute, "modelroute", "Route a model", "Which provider serves which model names."),
         (Application, "application", "Create an application", "Software of yours that will call models."),
         (ApiKey, "apikey", "Issue an API key", "What the application calls with. It is shown once."),
         (Policy, "policy", "Allow models", "Without a policy that allows a model, every request is refused."),
@@ -99,4 +102,4 @@ def _steps(user: User) -> list[Step]:
 
 def _any(model: type[Model], user: User) -> bool:
     rows: QuerySet[Model] = QuerySet(model)
-    return visible(rows, user).exists()
+    return visible(rows, user).exists() or (model in _FOR_ALL and rows.filter(organization=None).exists())

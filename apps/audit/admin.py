@@ -7,16 +7,17 @@ from uuid import UUID
 from django.apps import apps
 from django.contrib import admin
 from django.db import models
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.dateparse import parse_date
 from django.utils.html import format_html
 
 from apps.audit.explain import explain, price, readings
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText
 from apps.audit.uuid7 import first_id_at
-from apps.orgs.models import Application, ProviderCredential
+from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import MOST_CHOICES, ScopedAdmin, badge, differences, user_of
 from apps.orgs.scoping import PATHS, visible
@@ -94,6 +95,56 @@ class ApplicationFilter(DropdownFilter):
         return queryset.filter(application_id=chosen) if chosen else queryset
 
 
+class OrganizationFilter(DropdownFilter):
+    """By organization, offered to who may see several."""
+
+    title = "organization"
+    parameter_name = "organization"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the organizations as (id, name)."""
+        rows = visible(Organization.objects.all(), user_of(request))[:MOST_CHOICES]
+        choices = [(str(row.pk), str(row)) for row in rows]
+        return choices if len(choices) > 1 else []
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to those of the organization."""
+        chosen = _uuid(self.value() or "")
+        return queryset.filter(organization_id=chosen) if chosen else queryset
+
+
+class ReasonFilter(TextFilter):
+    """By a part of the error's code, which says why a request was refused or failed."""
+
+    title = "error code"
+    parameter_name = "code"
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to the codes that contain the text."""
+        value = self.value()
+        return queryset.filter(error_code__icontains=value) if value else queryset
+
+
+class WordsFilter(TextFilter):
+    """By words of the prompt or the response, redacted as they are kept, for who may read them."""
+
+    title = "words of prompt or response"
+    parameter_name = "words"
+
+    def has_output(self) -> bool:
+        """Whether it is offered: to who may read the texts."""
+        return bool(self.request.user.has_perm("audit.view_requesttext"))
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the rows to requests whose texts contain the words; days chosen beside them keep that quick."""
+        value = self.value()
+        if not value:
+            return queryset
+        texts = visible(RequestText.objects.filter(pk=OuterRef("pk")), user_of(request))
+        said = Q(prompt_redacted__icontains=value) | Q(response_redacted__icontains=value)
+        return queryset.filter(Exists(texts.filter(said)))
+
+
 class ObjectTypeFilter(DropdownFilter):
     """By what was changed."""
 
@@ -139,11 +190,25 @@ class RequestRecordAdmin(ScopedAdmin):
         "latency",
         "organization_name",
     ]
-    list_filter = ["status", ModelFilter, ProviderFilter, ApplicationFilter, ("timestamp", DayFilter)]
+    list_filter = [
+        "status",
+        ReasonFilter,
+        ModelFilter,
+        ProviderFilter,
+        ApplicationFilter,
+        OrganizationFilter,
+        WordsFilter,
+        ("timestamp", DayFilter),
+    ]
     # Searched by `get_search_results`; the box is shown because this is not empty.
     search_fields = ["id"]
-    search_help_text = "Request id, application, end user, model or metadata"
+    search_help_text = "Request id, application, person, key, end user, model, error or metadata"
     sortable_by = ()
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns: the organization's only where there could be several."""
+        columns = super().get_list_display(request)
+        return columns if _sees_several(user_of(request)) else [name for name in columns if name != "organization_name"]
 
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
@@ -155,8 +220,8 @@ class RequestRecordAdmin(ScopedAdmin):
         request_id = _uuid(term)
         if request_id:
             return queryset.filter(pk=request_id), False
-        words = Q()
-        for column in ("application_name", "end_user", "model", "metadata_text"):
+        words = Q(api_key_prefix=_key_prefix(term))
+        for column in ("application_name", "user_name", "end_user", "model", "error_code", "metadata_text"):
             words |= Q(**{f"{column}__icontains": term})
         return queryset.alias(metadata_text=Cast("metadata", models.TextField())).filter(words), False
 
@@ -176,6 +241,8 @@ class RequestRecordAdmin(ScopedAdmin):
             colour=STATUS_COLOURS[record.status],
             readings=readings(record),
             price=price(record),
+            links=_links(record, user_of(request)),
+            policies=_policies_within_reach(record, user_of(request)),
             text=texts.first(),
             may_see_text=request.user.has_perm("audit.view_requesttext"),
         )
@@ -221,7 +288,7 @@ class ChangeRecordAdmin(ScopedAdmin):
     """One record for each change to the configuration."""
 
     list_display = ["moment", "actor_name", "action", "changed", "object_name", "via", "address"]
-    list_filter = [ObjectTypeFilter, DoorFilter, ("timestamp", DayFilter)]
+    list_filter = [ObjectTypeFilter, DoorFilter, OrganizationFilter, ("timestamp", DayFilter)]
     search_fields = ["actor_name", "object_name", "object_id", "reason"]
     search_help_text = "Who, what, or an object's id"
     sortable_by = ()
@@ -231,9 +298,18 @@ class ChangeRecordAdmin(ScopedAdmin):
     ) -> HttpResponse:
         """Show a change, before and after side by side."""
         record = self.row_for(request, object_id, Action.VIEW)
-        title = f"{record.action.capitalize()} {_type_name(record.object_type)}"
-        changes = [(record, differences(record))]
-        return self.page(request, "control_plane/object_history.html", title, record, changes=changes)
+        kind = _type_name(record.object_type)
+        return self.page(
+            request,
+            "control_plane/object_history.html",
+            f"{record.action.capitalize()} {kind}",
+            record,
+            changes=[(record, differences(record))],
+            kind=kind,
+            link=_object_link(record, user_of(request)),
+            # The way to this page ends at the list: the record has no name that says more than its first line.
+            original=str(record.pk),
+        )
 
     @admin.display(description="Time (UTC)")
     def moment(self, record: ChangeRecord) -> str:
@@ -244,6 +320,48 @@ class ChangeRecordAdmin(ScopedAdmin):
     def changed(self, record: ChangeRecord) -> str:
         """Return what kind of object was changed."""
         return _type_name(record.object_type)
+
+
+def _sees_several(user: User) -> bool:
+    return user.is_superuser or len(user.roles()) > 1
+
+
+def _key_prefix(term: str) -> str:
+    """Return the public prefix of a key as it is shown or as it is used; ``-``, which none has, of anything else."""
+    return term.split("_")[1] if term.startswith("lcp_") else "-"
+
+
+def _links(record: RequestRecord, user: User) -> dict[str, str]:
+    """Return the addresses of whom a record names, as far as they still exist and the person may open them."""
+    named = {"application": (Application, record.application_id), "key": (ApiKey, record.api_key_id)}
+    named |= {"user": (User, record.user_id), "organization": (Organization, record.organization_id)}
+    found = {name: _page_of(model._meta.label_lower, pk, user) for name, (model, pk) in named.items()}
+    return {name: link for name, link in found.items() if link}
+
+
+def _page_of(label: str, pk: Any, user: User) -> str:
+    """Return the address of a row's page, or nothing if the row is gone or out of reach."""
+    rows: QuerySet[models.Model] = QuerySet(apps.get_model(label))
+    if pk is None or not visible(rows, user).filter(pk=pk).exists():
+        return ""
+    return reverse(f"admin:{label.replace('.', '_')}_change", args=[pk])
+
+
+def _policies_within_reach(record: RequestRecord, user: User) -> set[str]:
+    """Return the ids of those policies of a record that can be opened."""
+    entries = [entry for entry in [*record.policies, *record.reasons] if isinstance(entry, dict)]
+    ids = {_uuid(str(entry.get("id") or entry.get("policy_id"))) for entry in entries} - {None}
+    rows: QuerySet[models.Model] = QuerySet(apps.get_model("policies.policy"))
+    return {str(pk) for pk in visible(rows, user).filter(pk__in=ids).values_list("pk", flat=True)}
+
+
+def _object_link(record: ChangeRecord, user: User) -> str:
+    """Return the address of what a change record is about, or nothing if it is gone, out of reach or has no page."""
+    try:
+        has_page = admin.site.is_registered(apps.get_model(record.object_type))
+    except LookupError:
+        return ""
+    return _page_of(record.object_type, _uuid(record.object_id), user) if has_page else ""
 
 
 def _midnight(day: Any) -> datetime | None:

@@ -1,8 +1,11 @@
 """The admin pages of organizations, applications, API keys, users and providers' credentials."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth import update_session_auth_hash
@@ -10,9 +13,11 @@ from django.contrib.auth.admin import GroupAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, transaction
-from django.db.models import Prefetch
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.text import capfirst
 
 from apps.audit.changes import state_of
 from apps.orgs import keys
@@ -20,6 +25,7 @@ from apps.orgs.admin_forms import (
     CredentialForm,
     KeyAddForm,
     MembershipForm,
+    OrganizationForm,
     PasswordForm,
     ReasonForm,
     RotateForm,
@@ -44,6 +50,11 @@ from apps.orgs.scoped_admin import (
 from apps.orgs.scoping import may, visible
 from apps.policies.rotation import rotate
 
+if TYPE_CHECKING:
+    from django.contrib.admin import SimpleListFilter as DropdownFilter
+else:
+    from unfold.contrib.filters.admin import DropdownFilter
+
 # Groups are not how rights are given here; importing Django's module for them is what registers their page.
 assert admin.site.get_model_admin(Group).__class__ is GroupAdmin
 admin.site.unregister(Group)
@@ -55,6 +66,42 @@ STATE_COLOURS = {
     "revoked": "danger",
     "expired": "warning",
 }
+
+CONTENTS = ("orgs.application", "orgs.apikey", "policies.policy", "orgs.providercredential", "gateway.modelroute")
+"""What an organization's page leads to, in the order in which one sets it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What an organization has of one kind: how many, and the addresses of the list and of a new one."""
+
+    title: str
+    count: int | None
+    list: str
+    add: str
+
+
+class KeyStateFilter(DropdownFilter):
+    """By whether a key works."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        """Return the states of a key."""
+        return [(state, state.capitalize()) for state in ("active", "expired", "revoked")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Narrow the keys to those in the state, now."""
+        expired = Q(expires_at__lte=timezone.now())
+        match self.value():
+            case "active":
+                return queryset.filter(~expired | Q(expires_at=None), revoked_at=None)
+            case "expired":
+                return queryset.filter(expired, revoked_at=None)
+            case "revoked":
+                return queryset.filter(revoked_at__isnull=False)
+        return queryset
 
 
 class MembersInline(ScopedInline):
@@ -120,6 +167,8 @@ class KeysInline(ScopedInline):
 class OrganizationAdmin(ScopedAdmin):
     """Tenants."""
 
+    form = OrganizationForm
+    change_form_after_template = "control_plane/organization_contents.html"
     list_display = ["name", "current_state", "application_count", "created_at"]
     list_filter = ["state"]
     search_fields = ["name", "id"]
@@ -142,6 +191,14 @@ class OrganizationAdmin(ScopedAdmin):
         """Return what is shown only: names are unique on the platform, so only superadmins may try some."""
         fixed = super().get_readonly_fields(request, obj)
         return fixed if user_of(request).is_superuser else [*fixed, "name"]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show the organization, and what it has."""
+        organization = self.get_object(request, object_id)
+        contents = list(_contents(user_of(request), organization)) if organization else []
+        return super().change_view(request, object_id, form_url, {"contents": contents, **(extra_context or {})})
 
     @badge("State", STATE_COLOURS)
     def current_state(self, organization: Organization) -> str:
@@ -247,7 +304,7 @@ class ApiKeyAdmin(ScopedAdmin):
     """Credentials to call the gateway with. The text of one is shown once, in the answer that makes it."""
 
     list_display = ["name", "shown_prefix", "current_state", "owner", "organization", "expires_at", "created_at"]
-    list_filter = ["organization", "application"]
+    list_filter = [KeyStateFilter, "organization", "application"]
     list_select_related = ["organization", "application", "user"]
     search_fields = ["name", "prefix", "application__name", "user__username"]
     autocomplete_fields = ["application", "organization"]
@@ -555,3 +612,26 @@ class ProviderCredentialAdmin(ScopedAdmin):
     def secrets_set(self, form: Any) -> tuple[str, ...]:
         """Return the secret's column if the form sets it."""
         return ("encrypted_secret",) if form.cleaned_data["secret"] else ()
+
+
+def _contents(user: User, organization: Organization) -> Iterator[Part]:
+    """Give what the organization has, as far as the person may see it."""
+    for label in CONTENTS:
+        model = apps.get_model(label)
+        if not may(user, Action.VIEW, label, organization.pk):
+            continue
+        addable = may(user, Action.ADD, label, organization.pk)
+        rows: QuerySet[models.Model] = QuerySet(model)
+        yield Part(
+            title=str(capfirst(model._meta.verbose_name_plural)),
+            count=visible(rows, user).filter(organization=organization).count(),
+            list=f"{_page(label, 'changelist')}?organization__id__exact={organization.pk}",
+            add=f"{_page(label, 'add')}?organization={organization.pk}" if addable else "",
+        )
+    if may(user, Action.VIEW, "audit.requestrecord", organization.pk):
+        link = f"{_page('audit.requestrecord', 'changelist')}?organization={organization.pk}"
+        yield Part("Requests", None, link, "")
+
+
+def _page(label: str, page: str) -> str:
+    return reverse(f"admin:{label.replace('.', '_')}_{page}")

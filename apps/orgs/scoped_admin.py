@@ -4,6 +4,9 @@ Rows, permissions, foreign keys (offered and submitted), filters, inlines, autoc
 and deletions all go through `apps.orgs.scoping`. A system check refuses a page that is not built on these classes.
 """
 
+import hashlib
+import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,7 +18,7 @@ from django.contrib.admin.utils import NestedObjects, quote, unquote
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import NON_FIELD_ERRORS, FieldDoesNotExist, PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -54,6 +57,10 @@ MOST_COUNTED = 10_000
 """Rows that a list counts and pages through; beyond it a person narrows the search."""
 MOST_CHOICES = 500
 MOST_HISTORY = 200
+STAMP = "as_opened"
+"""The hidden field of a form that says what its row was when the form was opened."""
+_WITHOUT_DOING = frozenset({"last_login"})
+_JOINERS = frozenset("\u200c\u200d")  # invisible, and needed to write Persian, Hindi and joined emoji
 
 
 def user_of(request: HttpRequest) -> User:
@@ -82,10 +89,26 @@ def organization_of(row: models.Model) -> "UUID | None":
     return row.pk if isinstance(row, Organization) else getattr(row, "organization_id", None)
 
 
-def differences(record: ChangeRecord) -> list[tuple[str, Any, Any]]:
+def differences(record: ChangeRecord) -> list[tuple[str, str | None, str | None]]:
     """Return what a change record says as (field, before, after), ``None`` where a side says nothing."""
     names = sorted(record.before.keys() | record.after.keys())
-    return [(name, record.before.get(name), record.after.get(name)) for name in names]
+    return [(name, _written(record.before.get(name)), _written(record.after.get(name))) for name in names]
+
+
+def _written(value: Any) -> str | None:
+    """Return a value of a change record as people read it: texts as they are, all else as the API writes it."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def stamp_of(row: models.Model) -> str:
+    """Return a mark of all that people decide about a stored row, which differs once any of it has changed."""
+    state = {name: value for name, value in state_of(row).items() if name not in _WITHOUT_DOING}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def is_invisible(character: str) -> bool:
+    """Whether a character shows nothing or turns the text around it, so that two names could look the same."""
+    return character not in _JOINERS and unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -150,11 +173,37 @@ class ScopedRelatedFilter(_RelatedFilter):
         return [(str(row.pk), str(row)) for row in rows[:MOST_CHOICES]]
 
 
+STALE = (
+    "This was changed by somebody else, or in another tab, after you opened it. Nothing is saved yet. Look at its "
+    "history or open it anew to see the change; saving this form again overwrites it."
+)
+
+
 class ScopedForm(_ModelForm):
     """A form whose uniqueness rules hold within the organization even where the organization is not a field of it."""
 
     person: ClassVar[User]
     """Who fills it in, set on the class that `ScopedAdmin.get_form` makes for each request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        is_new = self.instance._state.adding  # noqa: SLF001  # documented as public, whatever its name
+        self.stamp = "" if is_new else stamp_of(self.instance)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse names that hide something, and to undo unseen what somebody else has changed meanwhile."""
+        data = super().clean() or self.cleaned_data
+        for name in self.changed_data:
+            if self._is_line(name) and any(map(is_invisible, data.get(name) or "")):
+                self.add_error(name, "Contains characters that cannot be seen. Type it anew.")
+        opened = self.data.get(self.add_prefix(STAMP))
+        if opened and opened != self.stamp:
+            self.add_error(None, STALE)
+        return data
+
+    def _is_line(self, name: str) -> bool:
+        field = self.fields[name]
+        return isinstance(field, forms.CharField) and not isinstance(field.widget, forms.Textarea)
 
     def _get_validation_exclusions(self) -> set[str]:
         exclusions: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # not in the stubs
@@ -325,6 +374,15 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
 
     def _has_field(self, name: str) -> bool:
         return any(field.name == name for field in self.opts.get_fields())
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a row within the person's reach, or ``None``; while a form is saved, as nobody else can change it."""
+        row = super().get_object(request, object_id, from_field)
+        if row is None or request.method != "POST" or not connection.in_atomic_block:
+            return row
+        everything: models.QuerySet[models.Model] = models.QuerySet(self.model)
+        everything.select_for_update(no_key=True).filter(pk=row.pk).first()
+        return super().get_object(request, object_id, from_field)
 
     # --- Changes and their records
 

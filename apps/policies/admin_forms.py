@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 
 from apps.audit.money import nano_from_usd, usd_from_nano
+from apps.orgs.models import ProviderCredential
 from apps.orgs.scoped_admin import ScopedForm
 from apps.policies.describe import DETECTOR_NAMES
 from apps.policies.engine.kinds import (
@@ -332,6 +333,9 @@ class UsdPerMillion(forms.DecimalField):
 class PriceForm(ScopedForm):
     """A price of our own, in US dollars for a million tokens."""
 
+    provider = forms.ChoiceField(
+        required=False, widget=Select(), help_text="Whose model of that name. Any: whoever serves it."
+    )
     input_nano_usd = UsdPerMillion(label="Input, USD per million tokens")
     output_nano_usd = UsdPerMillion(label="Output, USD per million tokens")
     cached_input_nano_usd = UsdPerMillion(
@@ -348,6 +352,17 @@ class PriceForm(ScopedForm):
             "cached_input_nano_usd",
             "effective_from",
         ]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "provider" in self.fields:
+            self._offer_providers()
+
+    def _offer_providers(self) -> None:
+        known = dict(ProviderCredential.Provider.choices)
+        kept = self.instance.provider  # may name one that the API was told and nobody here knows
+        choices = {"": "Any provider", **known, **({kept: kept} if kept and kept not in known else {})}
+        self.fields["provider"].choices = list(choices.items())  # type: ignore[attr-defined]  # a field with choices
 
 
 def _member(config: Any, name: str) -> Any:

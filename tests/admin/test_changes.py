@@ -149,3 +149,37 @@ def test_a_policy_deleted_by_an_admin_leaves_its_versions(cast: Cast) -> None:
     assert not Policy.objects.filter(pk=policy_id).exists()
     page = cast.browser("admin").get("/admin/policies/policyversion/").content.decode()
     assert cast.home.policy.name in page
+
+
+def test_a_change_is_shown_as_the_api_writes_it_with_a_way_to_its_object(cast: Cast) -> None:
+    policy, client = cast.home.policy, cast.browser("auditor")
+    filled(cast.browser("admin"), address(policy, "change", policy.pk), limit_usd="7")
+    (record,) = records(policy, "change")
+    page = client.get(address(record, "change", record.pk)).content.decode()
+    assert "&quot;limit_usd&quot;: &quot;7&quot;" in page
+    assert "&#x27;limit_usd&#x27;" not in page
+    link = f'href="{address(policy, "change", policy.pk)}"'
+    assert link in page
+    policy.delete()
+    assert link not in client.get(address(record, "change", record.pk)).content.decode()
+
+
+def test_a_price_names_a_provider_that_there_is(cast: Cast) -> None:
+    client, prices = cast.browser("superadmin"), {"input_nano_usd": "1", "output_nano_usd": "2"}
+    refused = filled(client, address(Price, "add"), model=unique("m"), provider="opnai", **prices)
+    assert "provider" in errors(refused)
+    model = unique("m")
+    assert filled(client, address(Price, "add"), model=model, provider="openai", **prices).status_code == 302
+    assert Price.objects.get(model=model).provider == "openai"
+    older = Price.objects.create(provider="somewhere", model=unique("m"), input_nano_usd=1, output_nano_usd=1)
+    assert filled(client, address(older, "change", older.pk), output_nano_usd="3").status_code == 302
+    older.refresh_from_db()
+    assert (older.provider, older.output_nano_usd) == ("somewhere", 3_000_000_000)
+
+
+def test_a_deletion_says_what_stays(cast: Cast) -> None:
+    row, client = cast.home.application, cast.browser("admin")
+    asked = client.get(address(row, "delete", row.pk))
+    chosen = {"action": "delete_selected", "_selected_action": [str(row.pk)]}
+    for page in (asked, client.post(address(Application, "changelist"), chosen)):
+        assert "The records of requests and of changes stay." in page.content.decode()

@@ -196,3 +196,22 @@ def test_deleting_a_key_records_the_policies_that_went_with_it(cast: Cast) -> No
     assert not ApiKey.objects.filter(pk=key_id).exists()
     record = ChangeRecord.objects.get(object_id=policy.pk, action="delete")
     assert "Deleted with API key" in record.reason
+
+
+def test_keys_are_listed_by_whether_they_work(cast: Cast) -> None:
+    home = cast.home
+    owner = {"organization": home.organization, "application": home.application}
+    now = timezone.now()
+    expired = keys.issue(**owner, name="expired").row
+    ApiKey.objects.filter(pk=expired.pk).update(expires_at=now - timedelta(hours=1))
+    later = keys.issue(**owner, name="later", expires_at=now + timedelta(hours=1)).row
+    revoked = keys.issue(**owner, name="revoked").row
+    revoked.revoke()
+    for state, expected in {
+        "active": {home.key.pk, later.pk},
+        "expired": {expired.pk},
+        "revoked": {revoked.pk},
+    }.items():
+        listed = cast.browser("admin").get(address(ApiKey, "changelist"), {"state": state})
+        assert {row.pk for row in listed.context["cl"].result_list} == expected
+        assert all(row.state == state for row in listed.context["cl"].result_list)

@@ -177,3 +177,50 @@ def test_the_front_page_offers_the_steps_that_are_left_and_allowed(cast: Cast) -
     steps = cast.browser("admin").get(reverse("admin:index")).context["steps"]
     assert {step.title for step in steps if not step.done} == {"Create an application", "Issue an API key"}
     assert cast.browser("auditor").get(reverse("admin:index")).context["steps"] == []
+
+
+@pytest.mark.parametrize("part", ["user", "key", "whole key", "error"])
+def test_a_request_is_found_by_who_made_it_and_by_why_it_was_refused(cast: Cast, part: str) -> None:
+    home, person = cast.home, unique("person")
+    columns = {"user_name": person, "api_key_prefix": "Zz9Zz9Zz", "error_code": "RATE_LIMIT_EXCEEDED"}
+    record = make_record(home.organization, None, "m", status="blocked", **columns)
+    foreign = make_record(cast.foreign.organization, None, "m", status="blocked", **columns)
+    term = {"user": person, "key": "lcp_Zz9Zz9Zz_…", "whole key": "lcp_Zz9Zz9Zz_x_y", "error": "rate_limit"}[part]
+    assert found(cast, q=term) == {record.pk}
+    assert foreign.pk not in found(cast, organization=str(cast.foreign.organization.pk))
+    assert found(cast, code="rate_limit") == {record.pk}
+
+
+def test_only_who_sees_several_organizations_has_them_as_a_column_and_a_filter(onlookers: Cast) -> None:
+    for person, several in (("superadmin", True), ("auditor", False)):
+        page = onlookers.browser(person).get(reverse(LIST))
+        assert ("organization_name" in page.context["cl"].list_display) is several
+        assert ("organization" in [spec.title for spec in page.context["cl"].filter_specs]) is several
+        assert several or onlookers.foreign.marker not in page.content.decode()
+
+
+def test_a_record_links_to_what_is_there_and_within_reach_alone(cast: Cast) -> None:
+    home = cast.home
+    gone, foreign = str(uuid4()), str(cast.foreign.policy.pk)
+    policies = [{"id": pk, "name": "p", "version": 1} for pk in (str(home.policy.pk), gone, foreign)]
+    reasons = [{"message": "No.", "code": "X", "policy": "p", "version": 1, "policy_id": gone, "enforced": True}]
+    columns = {"api_key_id": home.key.pk, "api_key_prefix": home.key.prefix, "user_id": cast.foreign.user.pk}
+    record = make_record(home.organization, home.application, "m", policies=policies, reasons=reasons, **columns)
+    page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
+    for row in (home.organization, home.application, home.key, home.policy):
+        assert f'href="{address(row, "change", row.pk)}"' in page
+    for missing in (gone, foreign, str(cast.foreign.user.pk)):
+        assert missing not in page
+
+
+def test_a_request_is_found_by_words_of_its_texts_within_reach(cast: Cast) -> None:
+    word = unique("word")
+    asked, answered = (make_record(cast.home.organization, None, f"{word} {part}") for part in ("first", "second"))
+    RequestText.objects.filter(pk=answered.pk).delete()
+    text = f"the answer says {word}"
+    RequestText.objects.create(id=answered.pk, organization_id=cast.home.organization.pk, response_redacted=text)
+    foreign = make_record(cast.foreign.organization, None, word)
+    assert found(cast, words=word.upper()) == {asked.pk, answered.pk}
+    assert found(cast, words=f"prompt {word}") == {asked.pk}
+    assert found(cast, words="100%_") == set()
+    assert foreign.pk not in found(cast, words=word)

@@ -101,6 +101,27 @@ def test_the_policies_form_shows_errors_at_the_field_and_keeps_what_was_typed(
     assert page.input_value("#id_applies_to") == "platform"
 
 
+def test_a_second_click_sends_nothing_and_a_pasted_key_stays_out_of_the_address(
+    page: Any, server: str, superadmin: User
+) -> None:
+    log_in(page, server, superadmin)
+    organization, posts = unique("Once"), []
+    page.on("request", lambda request: request.method == "POST" and posts.append(request.url))
+    page.goto(f"{server}/admin/orgs/organization/add/")
+    page.fill("#id_name", organization)
+    # The second click comes before the answer, however fast that is.
+    page.route("**/organization/add/", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    page.evaluate("() => [0, 100].forEach(ms => setTimeout(() => document.querySelector('[name=_save]').click(), ms))")
+    page.wait_for_url(f"{server}/admin/orgs/organization/")
+    assert len(posts) == 1
+    secret = keys.new_text()
+    page.fill("#searchbar", secret)
+    page.press("#searchbar", "Enter")
+    page.wait_for_url("**/?q=*")
+    assert secret not in page.url
+    assert keys.prefix_of(secret) in page.url
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_page_is_wider_than_the_screen(page: Any, server: str, superadmin: User, theme: str) -> None:
     organization = Organization.objects.create(name=unique("Wide"))
