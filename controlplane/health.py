@@ -15,7 +15,9 @@ from django.http.response import HttpResponseBase
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from apps.audit.uuid7 import uuid7
 from apps.gateway.asgi import App, Receive, Scope, Send
+from controlplane import request_ids
 
 ALIVE, READY = "/health", "/health/ready"
 
@@ -132,8 +134,11 @@ def _has_token(request: HttpRequest) -> bool:
 async def _send(report: Report, send: Send) -> None:
     response = _response(report)
     headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
-    length = [(b"content-length", str(len(response.content)).encode())]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers + length})
+    headers += [
+        (b"content-length", str(len(response.content)).encode()),
+        (request_ids.HEADER.encode(), str(uuid7()).encode()),
+    ]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.content})
 
 

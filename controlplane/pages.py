@@ -34,7 +34,7 @@ class Pages:
         try:
             body = await request.body()
         except InvalidRequest as error:
-            if not request.gone():
+            if not request.left:
                 await _refuse(error, send)
             return
         await self._wsgi(_whole(scope, body), _once(body), _in_time(send))  # type: ignore[arg-type]

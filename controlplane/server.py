@@ -8,66 +8,147 @@ import tempfile
 
 import uvicorn
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
+
+from apps.audit.uuid7 import uuid7
 
 DRAIN_SECONDS = 6
 KEEP_ALIVE_SECONDS = 65
-_MALFORMED = json.dumps(
-    {
-        "error": {
-            "message": "This is not a well-formed HTTP/1.1 request.",
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "INVALID_REQUEST",
-            "details": {},
-        }
-    }
-).encode()
+MAX_HEAD_BYTES = 64 * 1024
+"""How long a request's line and headers may be together; proxies in front allow less."""
+LINGER_SECONDS = 1.0
+_WASTE_BYTES = 1024 * 1024
+"""How much more than the largest body a request may send, in the framing of its pieces or after it was refused."""
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class HeadTooLarge(Exception):
+    """A request's line and headers are longer than they may be."""
 
 
 class ApiProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own refusals have the API's shape too, and whose headers must come within a deadline.
+    """HTTP/1.1 whose own refusals have the API's shape too, and which no client can hold by sending or reading slowly.
 
-    A request's line and headers may take as long as a body may. One timer watches a connection's requests, so that
-    none of them pays for one; it looks twice in that time.
+    A request's line and headers may take as long as a body may, and so may the client's silence while it reads an
+    answer. One timer watches a connection, so that no request pays for one; it looks twice in that time.
     """
 
     def connection_made(self, transport: object) -> None:
         """Wait for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._headers_wanted_since: float | None = self.loop.time()
+        self._head_bytes = self._request_bytes = 0
+        self._unread_bytes, self._unread_since = 0, self.loop.time()
+        self._running: RequestResponseCycle | None = None
+        self._refused = False
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadline, and tell the request that is under way; others may have been sent after it."""
         self._watching.cancel()
+        self._disconnect(self._running)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes, if they may still come. The read in which a request begins is not counted."""
+        if self._refused:
+            return
+        self._request_bytes += len(data)
+        super().data_received(data)
+        if self._refused or self.transport.is_closing():
+            return
+        if self._headers_wanted_since is not None:
+            if self._request_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+        elif self._request_bytes > settings.MAX_BODY_BYTES + _WASTE_BYTES:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A request's first byte is there."""
         self._headers_wanted_since = self.loop.time()
+        self._head_bytes = self._request_bytes = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the address."""
+        self._count_head(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. What follows the body is none: it would pass for one that was there when the key was read."""
+        if self._headers_wanted_since is not None:
+            self._count_head(name + value)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are there: the deadline is met."""
         self._headers_wanted_since = None
-        super().on_headers_complete()
+        if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
+            # The parser takes a body for the other protocol, and would leave the request without one.
+            self._refuse(b"400 Bad Request", "This server speaks HTTP/1.1 only: send the body without 'Upgrade'.")
+        else:
+            super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse what is no HTTP, or has too much of it before the body."""
+        if self._refused:
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+        else:
+            self._refuse(b"400 Bad Request", "This is not a well-formed HTTP/1.1 request.")
+
+    def _count_head(self, piece: bytes) -> None:
+        self._head_bytes += len(piece)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+
+    def _refuse_head(self) -> None:
+        message = f"The request's line and headers are longer than {MAX_HEAD_BYTES} bytes."
+        self._refuse(b"431 Request Header Fields Too Large", message)
+
+    def _refuse(self, status: bytes, message: str) -> None:
+        # By hand: a worker process reads this module before Django is set up, and our errors need it.
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "INVALID_REQUEST"}
+        body = json.dumps({"error": {**error, "details": {}}}).encode()
         head = (
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: " + str(len(_MALFORMED)).encode() + b"\r\n\r\n"
+            b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"x-request-id: " + str(uuid7()).encode() + b"\r\n"
+            b"content-length: " + str(len(body)).encode() + b"\r\n\r\n"
         )
-        self.transport.write(head + _MALFORMED)
-        self.transport.close()
+        self._refused = True
+        self._disconnect(self._running)
+        self._disconnect(self.cycle)
+        self.transport.write(head + body)
+        # What still comes is read and dropped for a moment: with unread data the close would destroy the answer.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _disconnect(self, cycle: RequestResponseCycle | None) -> None:
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a client may ask for another protocol, and is answered in this one."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: object) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _watch(self) -> None:
-        since = self._headers_wanted_since
-        if since is not None and self.loop.time() - since >= settings.BODY_DEADLINE_SECONDS:
+        now, patience = self.loop.time(), settings.BODY_DEADLINE_SECONDS
+        wanted = self._headers_wanted_since
+        if wanted is not None and now - wanted >= patience:
             self.transport.close()
-        self._watching = self.loop.call_later(settings.BODY_DEADLINE_SECONDS / 2, self._watch)
+        unread = self.transport.get_write_buffer_size() if self.flow.write_paused else 0
+        if unread == 0 or unread != self._unread_bytes:
+            self._unread_bytes, self._unread_since = unread, now
+        elif now - self._unread_since >= patience:
+            self.transport.abort()  # closing would wait for the client to read the rest
+        self._watching = self.loop.call_later(patience / 2, self._watch)
 
 
 def bind(host: str, port: int) -> socket.socket:

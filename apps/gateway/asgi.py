@@ -31,10 +31,11 @@ class HttpRequest:
         self._receive = receive
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.authorization = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
-        self.content_encoding = _header(headers, b"content-encoding")
+        self.content_encoding = _header(headers, b"content-encoding").strip().lower()
         self._length = _header(headers, b"content-length")
         self._body: bytes | None = None
-        self._gone = False
+        self.left = False
+        """Whether the client was seen to leave."""
 
     async def body(self) -> bytes:
         """Read the body within its deadline and its size."""
@@ -47,14 +48,25 @@ class HttpRequest:
         return self._body
 
     def gone(self) -> bool:
-        """Whether the client was seen to leave."""
-        return self._gone
+        """Whether the client has left, to be asked when the body was read.
+
+        The server says so by a message. One step of receiving it tells whether it is there, and costs no task.
+        """
+        if not self.left:
+            waiting = self._receive().__await__()
+            try:
+                next(waiting)
+            except StopIteration as received:
+                self.left = received.value["type"] == "http.disconnect"
+            else:
+                waiting.close()
+        return self.left
 
     async def wait_until_gone(self) -> None:
         """Return when the client has left."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
+        self.left = True
 
     async def _read(self) -> bytes:
         check_length(self._length)
@@ -62,7 +74,7 @@ class HttpRequest:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._gone = True
+                self.left = True
                 raise InvalidRequest("The client left before the body's end.")
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
@@ -105,7 +117,7 @@ def too_large() -> InvalidRequest:
 
 
 def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in headers if key == name), "")
+    return ", ".join(value.decode("latin-1") for key, value in headers if key == name)
 
 
 async def _send_whole(answer: Answer, send: Send) -> None:

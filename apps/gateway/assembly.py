@@ -14,35 +14,24 @@ class _Choice:
     """One choice as far as it has come; texts are kept in pieces, by field, and joined once."""
 
     texts: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[int, Body] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
 
     def add(self, delta: Body) -> None:
-        """Take in a delta: every text in it, known to us or not, since a guardrail must see all of them."""
+        """Take in a delta: everything in it, known to us or not, since a guardrail must see every text."""
         for name, value in delta.items():
-            if isinstance(value, str) and name != "role":
-                self.texts.setdefault(name, []).append(value)
-        for call in delta.get("tool_calls") or ():
-            if isinstance(call, dict):
-                self._add_call(call)
+            if isinstance(value, str):
+                if name != "role":
+                    self.texts.setdefault(name, []).append(value)
+            elif value is not None:
+                self.values[name] = _merged(self.values.get(name), value)
 
     def message(self) -> Body:
         """Return the message as it would stand in a whole answer."""
         message: Body = {"role": "assistant", "content": None}
         message |= {name: "".join(pieces) for name, pieces in self.texts.items()}
-        if self.calls:
-            message["tool_calls"] = [_whole_call(call) for _, call in sorted(self.calls.items())]
-        return message
-
-    def _add_call(self, call: Body) -> None:
-        index = call.get("index")
-        known = self.calls.setdefault(index if isinstance(index, int) else 0, {"name": "", "arguments": []})
-        known["id"] = call.get("id") or known.get("id")
-        function = call.get("function")
-        if isinstance(function, dict):
-            known["name"] = function.get("name") or known["name"]
-            if isinstance(function.get("arguments"), str):
-                known["arguments"].append(function["arguments"])
+        # A field that was both is a defect of the provider's; what is not shown here would not be inspected.
+        return message | {f"{n} (2)" if n in self.texts else n: _joined(value) for n, value in self.values.items()}
 
 
 class Assembly:
@@ -89,11 +78,61 @@ class Assembly:
         return [*map(orjson.dumps, data), *usage]
 
 
-def _whole_call(call: dict[str, Any]) -> Body:
-    function = {"name": call["name"], "arguments": "".join(call["arguments"])}
-    return {"id": call.get("id"), "type": "function", "function": function}
+class _Text(list[str]):
+    """A text within an object, in the pieces in which it comes."""
+
+
+class _Items(dict[Any, Any]):
+    """A list whose items come by their index; one without an index is not added to later."""
+
+
+def _merged(known: Any, value: Any) -> Any:
+    """Return what is known with what a delta adds: texts go on, objects grow, other values are replaced."""
+    if isinstance(value, str):
+        return _longer(known if isinstance(known, _Text) else _Text(), value)
+    if isinstance(value, list):
+        return _with_items(known if isinstance(known, _Items) else _Items(), value)
+    if not isinstance(value, dict):
+        return known if value is None else value
+    grown = known if type(known) is dict else {}
+    for name, item in value.items():
+        if name not in _MAY_BE_REPEATED or not isinstance(item, str) or item != _joined(grown.get(name)):
+            grown[name] = _merged(grown.get(name), item)
+    return grown
+
+
+def _longer(text: _Text, piece: str) -> _Text:
+    text.append(piece)
+    return text
+
+
+def _with_items(items: _Items, added: Sequence[Any]) -> _Items:
+    for item in added:
+        index = item.get("index") if isinstance(item, dict) else None
+        place = index if type(index) is int else (len(items),)
+        items[place] = _merged(items.get(place), item)
+    return items
+
+
+def _joined(value: Any) -> Any:
+    """Return a merged value as JSON holds it. The index of an item is its place, and no longer said."""
+    if isinstance(value, _Text):
+        return "".join(value)
+    if isinstance(value, _Items):
+        return [_joined(_unnumbered(item)) for item in value.values()]
+    if isinstance(value, dict):
+        return {name: _joined(item) for name, item in value.items()}
+    return value
+
+
+def _unnumbered(item: Any) -> Any:
+    return {name: value for name, value in item.items() if name != "index"} if type(item) is dict else item
 
 
 def _indexed_calls(message: Body) -> Body:
     calls = message.get("tool_calls")
     return {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]} if calls else {}
+
+
+_MAY_BE_REPEATED = frozenset({"id", "type", "name"})
+"""What some providers say again in every delta of a call."""

@@ -15,6 +15,29 @@ MAX_METADATA_KEY, MAX_METADATA_VALUE = 64, 512
 MAX_CHOICES = 128
 MAX_TOKENS = 10**9
 
+_OPTIONAL_TEXT = (str, type(None))
+_FLAG, _TEXT, _OBJECT = ((bool,), "true or false"), ((str,), "a text"), ((dict,), "an object")
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "logprobs": _FLAG,
+    "store": _FLAG,
+    "parallel_tool_calls": _FLAG,
+    "seed": ((int,), "a whole number"),
+    "reasoning_effort": _TEXT,
+    "service_tier": _TEXT,
+    "verbosity": _TEXT,
+    "safety_identifier": _TEXT,
+    "prompt_cache_key": _TEXT,
+    "response_format": _OBJECT,
+    "logit_bias": _OBJECT,
+    "audio": _OBJECT,
+    "prediction": _OBJECT,
+    "web_search_options": _OBJECT,
+    "tool_choice": ((str, dict), "a text or an object"),
+    "function_call": ((str, dict), "a text or an object"),
+    "modalities": ((list,), "a list of texts"),
+}
+"""Fields of OpenAI's that go on as they are. A wrong type is refused here, in the same words for every provider."""
+
 
 @dataclass(slots=True)
 class Prompt:
@@ -42,6 +65,7 @@ def parse(raw: bytes, max_depth: int = 64) -> Prompt:
     _check_messages(body)
     _check_numbers(body)
     _check_lists(body)
+    _check_types(body)
     stream = _boolean(body, "stream")
     return Prompt(
         body=body,
@@ -72,6 +96,9 @@ def _check_messages(body: Body) -> None:
             raise InvalidRequest(f"'{where}' must be an object.", param=where)
         if not isinstance(message.get("role"), str) or not message["role"]:
             raise InvalidRequest(f"'{where}.role' must be a text.", param=f"{where}.role")
+        for name in ("name", "refusal", "tool_call_id"):
+            if message.get(name) is not None and not isinstance(message[name], str):
+                raise InvalidRequest(f"'{where}.{name}' must be a text.", param=f"{where}.{name}")
         _check_content(message.get("content"), f"{where}.content")
         calls = message.get("tool_calls")
         if calls is not None and (not isinstance(calls, list) or not all(isinstance(c, dict) for c in calls)):
@@ -118,9 +145,22 @@ def _check_lists(body: Body) -> None:
         and not (isinstance(stop, list) and all(isinstance(item, str) for item in stop))
     ):
         raise InvalidRequest("'stop' must be a text or a list of texts.", param="stop")
-    for name in ("response_format", "logit_bias"):
-        if body.get(name) is not None and not isinstance(body[name], dict):
-            raise InvalidRequest(f"'{name}' must be an object.", param=name)
+
+
+def _check_types(body: Body) -> None:
+    for name, (types, wanted) in _TYPES.items():
+        value = body.get(name)
+        if value is not None and type(value) not in types:
+            raise InvalidRequest(f"'{name}' must be {wanted}.", param=name)
+    for number, tool in enumerate(body.get("tools") or ()):
+        if not isinstance(tool.get("type"), _OPTIONAL_TEXT):
+            where = f"tools[{number}].type"
+            raise InvalidRequest(f"'{where}' must be a text.", param=where)
+    response_format = body.get("response_format") or {}
+    if not isinstance(response_format.get("type"), _OPTIONAL_TEXT):
+        raise InvalidRequest("'response_format.type' must be a text.", param="response_format.type")
+    if not all(isinstance(modality, str) for modality in body.get("modalities") or ()):
+        raise InvalidRequest("'modalities' must be a list of texts.", param="modalities")
 
 
 def _include_usage(body: Body, stream: bool) -> bool:

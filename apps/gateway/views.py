@@ -50,7 +50,7 @@ class WsgiRequest:
         # A WSGI server joins repeated headers with a comma, which no credential of ours contains.
         value = request.headers.get("authorization")
         self.authorization = [] if value is None else value.split(",")
-        self.content_encoding = request.headers.get("content-encoding", "")
+        self.content_encoding = request.headers.get("content-encoding", "").strip().lower()
         self._body: bytes | None = None
 
     async def body(self) -> bytes:

@@ -111,9 +111,9 @@ class Tenant:
         given = {"organization": self.organization, "name": f"{kind} of the test", "kind": kind, "config": config}
         return _post(self.product, "/policies", {**given, **fields})
 
-    def entries(self, **filters: str) -> list[dict[str, Any]]:
+    def entries(self, seconds: float = 5, **filters: str) -> list[dict[str, Any]]:
         """Return the audit log, oldest first; a record that is written a moment after the answer is waited for."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + seconds
         while True:
             answer = _api(self.product).get("/audit-logs", params={"organization": self.organization, **filters})
             found = list(reversed(answer.json()["results"]))
@@ -121,9 +121,9 @@ class Tenant:
                 return found
             time.sleep(0.05)
 
-    def entry(self) -> dict[str, Any]:
+    def entry(self, seconds: float = 5) -> dict[str, Any]:
         """Return the only entry."""
-        (entry,) = self.entries()
+        (entry,) = self.entries(seconds)
         return entry
 
 

@@ -1,6 +1,7 @@
 """Headers, errors, their order, and the exact bill."""
 
 import json
+import socket
 from typing import Any
 from uuid import UUID
 
@@ -165,3 +166,80 @@ def test_a_key_a_policy_and_an_organization_that_change_hold_for_the_next_reques
     assert post(url, tenant.key, chat(model="sim-echo")).status_code == 200
     api.post(f"/keys/{tenant.key_id}/revoke")
     assert post(url, tenant.key, chat(model="sim-echo")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/health"),
+        ("GET", "/health/ready"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/openapi.json"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/chat/completions"),
+        ("OPTIONS", "/v1/chat/completions"),
+        ("GET", "/v1/admin/organizations"),
+        ("GET", "/v1/nowhere"),
+        ("GET", "/admin/login/"),
+    ],
+)
+def test_every_answer_has_an_id(product: Product, url: str, method: str, path: str) -> None:
+    assert UUID(httpx.request(method, f"{url}{path}", timeout=30).headers["x-request-id"])
+
+
+def test_a_program_with_a_wrong_base_url_is_told_where_the_api_is(product: Product, url: str) -> None:
+    for path in ("/chat/completions", "/v1"):
+        answer = httpx.post(f"{url}{path}", json={}, headers={"accept": "application/json"})
+        assert refusal(answer) == (404, "NOT_FOUND")
+        assert "/v1/" in answer.json()["error"]["message"]
+
+
+def test_labels_stay_with_the_gateway_unless_the_provider_is_to_store_the_answer(product: Product, url: str) -> None:
+    tenant = Tenant.create(product)
+    labels = {"team": tenant.key_id}
+    for store in (None, False, True):
+        assert post(url, tenant.key, chat(metadata=labels, store=store, marker=tenant.key_id)).status_code == 200
+    sent = [call.json.get("metadata") for call in product.upstream.calls if call.json.get("marker") == tenant.key_id]
+    assert sent == [None, None, labels]
+    assert len(tenant.entries(**{"metadata.team": tenant.key_id})) == 3
+
+
+def test_a_client_that_leaves_before_a_whole_answer_is_cancelled_and_pays_what_the_provider_used(
+    product: Product,
+) -> None:
+    # Under WSGI the server does not tell that a client has left.
+    tenant = Tenant.create(product)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{product.url('asgi')}/v1/chat/completions",
+            headers={"authorization": f"Bearer {tenant.key}"},
+            json=chat("mock:delay=1,input_tokens=100,output_tokens=50"),
+            timeout=0.5,
+        )
+    entry = tenant.entry()
+    assert (entry["status"], entry["usage_source"]) == ("cancelled", "provider")
+    assert (entry["tokens_input"], entry["tokens_output"]) == (100, 50)
+
+
+def test_a_client_that_stops_reading_is_given_up(product: Product) -> None:
+    tenant = Tenant.create(product)
+    body = json.dumps(chat("mock:words=200000", stream=True)).encode()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", product.asgi.port))
+        head = f"host: localhost\r\nauthorization: Bearer {tenant.key}\r\ncontent-length: {len(body)}\r\n\r\n"
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head.encode() + body)
+        entry = tenant.entry(seconds=15)
+    assert entry["status"] == "cancelled"
+    assert 0 < entry["tokens_output"] < 200_000
+
+
+def test_a_client_that_leaves_with_requests_in_line_is_seen_to_leave(product: Product) -> None:
+    tenant = Tenant.create(product)
+    first, second = (json.dumps(chat(model=m, stream=True)).encode() for m in ("sim-stream-100000", "sim-echo"))
+    with socket.create_connection(("127.0.0.1", product.asgi.port)) as sock:
+        for body in (first, second):
+            head = f"host: localhost\r\nauthorization: Bearer {tenant.key}\r\ncontent-length: {len(body)}\r\n\r\n"
+            sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head.encode() + body)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+    assert tenant.entry()["status"] == "cancelled"

@@ -64,8 +64,13 @@ class OpenAIAdapter:
     name = "openai"
 
     def build_request(self, endpoint: Endpoint, model: str, body: Body) -> UpstreamRequest:
-        """Build a chat completion request: ``body`` with the provider's model name; a stream reports its usage."""
+        """Build a chat completion request: ``body`` with the provider's model name; a stream reports its usage.
+
+        ``metadata`` labels a request for the gateway's own record. OpenAI refuses it but for answers that it stores.
+        """
         sent = {**body, "model": model}
+        if sent.get("store") is not True:
+            sent.pop("metadata", None)
         if sent.get("stream") is True:
             sent["stream_options"] = {**(sent.get("stream_options") or {}), "include_usage": True}
         return _post(endpoint, "/chat/completions", sent)

@@ -112,4 +112,7 @@ def _content(path: str, content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_text(part: Any) -> bool:
-    return isinstance(part, str) or (isinstance(part, dict) and part.get("type") in _TEXT_PARTS)
+    if isinstance(part, dict):
+        kind = part.get("type")
+        return isinstance(kind, str) and kind in _TEXT_PARTS
+    return isinstance(part, str)
