@@ -39,7 +39,7 @@ def left_open(house: House, folder: Path) -> UUID:
     with suppress(KeyboardInterrupt):
         run(call)
     open_request = OpenRequest.objects.get(organization_id=house.organization.id)
-    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(seconds=1))
+    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(minutes=1))
     return open_request.id
 
 
