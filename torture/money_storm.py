@@ -1,6 +1,8 @@
 """Many requests at once, over several servers without Redis, against nested cost caps."""
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import aiohttp
 import httpx
 import psycopg
 
-from tests.services.server import ServerProcess, fresh_database
+from tests.services.server import ROOT, ServerProcess, fresh_database
 from torture import Figures, long_test
 
 NANO = 10**9
@@ -48,6 +50,15 @@ class Fleet:
     def query(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.database.replace("postgres://", "postgresql://", 1)) as connection:
             return connection.execute(statement, parameters).fetchall()
+
+    def verify_ledger(self) -> str:
+        """Run `manage.py verify_ledger` beside the servers; return what it says. Raises if something differs."""
+        command = [sys.executable, "manage.py", "verify_ledger"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.servers[0].environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
 
 
 def _folder(folder: Path, number: int) -> Path:
@@ -183,7 +194,23 @@ def money_storm(folder: Path, rounds: int = 50) -> Figures:
         for number in range(rounds):
             check_exact(exact_storm(servers, LEVELS[number % len(LEVELS)]))
         assert deadlocks(servers) == 0
+        servers.verify_ledger()
         return {"rounds": rounds, "admitted": 37, "refused": 163, "overspend": 0, "deadlocks": 0}
+
+
+@long_test(seconds=300)
+def ledger_verified_under_traffic(folder: Path, rounds: int = 10) -> Figures:
+    """Beside storms of requests, some refused and all under way at once, the ledger adds up at every moment."""
+    with fleet(folder) as servers, ThreadPoolExecutor(1) as pool:
+        tenant = Tenant(servers, "organization", 10**12)
+        said = ""
+        for _ in range(rounds):
+            storms = [pool.submit(tenant.storm, 400, 200) for _ in range(3)]
+            while not all(storm.done() for storm in storms):
+                said = servers.verify_ledger()
+            assert [storm.result() for storm in storms] == [{"200": 400}] * 3
+        said = servers.verify_ledger()
+    return {"storms of 400": rounds * 3, "said": said}
 
 
 @long_test(seconds=600)

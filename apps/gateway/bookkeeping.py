@@ -171,7 +171,7 @@ def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Bud
 def _enter(sheet: Sheet, member: Member, result: Any) -> None:
     if isinstance(member, Intent):
         if isinstance(result, Reserved):
-            sheet.opens.append(member.row)
+            sheet.opens.append(_reserved_row(member, result))
         return
     if isinstance(member, Closing):
         if result is None:
@@ -182,3 +182,12 @@ def _enter(sheet: Sheet, member: Member, result: Any) -> None:
     sheet.records.append(member.record)
     if member.text:
         sheet.texts.append(member.text)
+
+
+def _reserved_row(member: Intent, reserved: Reserved) -> Row:
+    """Return the open request's row with what the budgets said: whoever has to finish it charges what was reserved."""
+    if not reserved.readings:
+        return member.row
+    intent = member.row["intent"]
+    intent = {**intent, "limits": [*intent["limits"], *reserved.readings]}
+    return {**member.row, "worst_case_nano_usd": reserved.nano_usd, "intent": intent}

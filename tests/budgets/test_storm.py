@@ -22,3 +22,4 @@ def test_of_200_at_once_over_four_servers_and_five_nested_caps_exactly_the_37_th
 
 def test_requests_that_cost_less_than_they_reserve_use_a_cap_up_to_less_than_one_worst_case(servers: Fleet) -> None:
     assert use_up(servers, tight="user", limit_nano_usd=9_000_000, at_once=40) >= 0
+    assert servers.verify_ledger().startswith("The money adds up")
