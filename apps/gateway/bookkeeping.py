@@ -195,9 +195,7 @@ def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Bud
 def _enter(sheet: Sheet, member: Member, result: Any, now: datetime) -> None:
     if isinstance(member, Intent):
         if isinstance(result, Reserved):
-            # By the database's clock, which the sweeper goes by too: this process's may be an hour off.
-            lifetime = member.row["deadline"] - member.row["intent"]["timestamp"]
-            sheet.opens.append({**member.row, "deadline": now + lifetime})
+            sheet.opens.append(_reserved_row(member, result, now))
         return
     if isinstance(member, Closing):
         if result is None:
@@ -208,3 +206,16 @@ def _enter(sheet: Sheet, member: Member, result: Any, now: datetime) -> None:
     sheet.records.append(member.record)
     if member.text:
         sheet.texts.append(member.text)
+
+
+def _reserved_row(member: Intent, reserved: Reserved, now: datetime) -> Row:
+    """Return the open request's row with what the budgets said: whoever has to finish it charges what was reserved.
+
+    Its deadline is by the database's clock, which the sweeper goes by too: this process's may be an hour off.
+    """
+    intent = member.row["intent"]
+    row = {**member.row, "deadline": now + (member.row["deadline"] - intent["timestamp"])}
+    if not reserved.readings:
+        return row
+    intent = {**intent, "limits": [*intent["limits"], *reserved.readings]}
+    return {**row, "worst_case_nano_usd": reserved.nano_usd, "intent": intent}

@@ -55,6 +55,17 @@ def test_an_overdue_request_becomes_interrupted_and_pays_its_worst_case(tmp_path
     assert house.open_requests() == 0
 
 
+def test_an_overdue_request_that_a_cap_had_clamped_pays_what_was_reserved_and_its_record_names_the_cap(
+    tmp_path: Path,
+) -> None:
+    house = House([("cost_cap", {"limit_usd": "0.0015", "per": "total", "fit": "clamp"})])
+    left_open(house, tmp_path)
+    sweep()
+    record = house.only_record()
+    assert (record.cost_nano_usd, record.overrun_nano_usd) == (1_500_000, 0)
+    assert [reading["kind"] for reading in record.limits] == ["cost_cap"]
+
+
 def test_a_request_within_its_deadline_is_left_alone(tmp_path: Path) -> None:
     house = House([CAP])
     request = left_open(house, tmp_path)
