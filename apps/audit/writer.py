@@ -382,10 +382,14 @@ class Writer:
             return  # still away: the lines stay where they are
 
     def _write_held(self) -> None:
-        held, self._held = self._held, deque()
-        while held and not self._held:
-            self._write([held.popleft() for _ in range(min(LARGEST_GROUP, len(held)))])
-        self._held += held
+        while waiters := list(self._held)[:LARGEST_GROUP]:
+            before = len(self._held)
+            self._write(waiters)  # what fails again is held again, behind these
+            again = len(self._held) > before
+            for _ in waiters:
+                self._held.popleft()
+            if again:
+                return
 
     def _replay_lines(self, lines: Sequence[str]) -> None:
         members = []
