@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -150,15 +151,14 @@ class Pipeline:
 
     async def _with_current_configuration(self, exchange: Exchange, inbound: Inbound) -> Answer:
         for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
+            self._forget(exchange)
             try:
                 return await self._through(exchange, inbound)
             except GatewayError as error:
-                try:
+                with suppress(StaleConfiguration):
                     return await self._fail(exchange, error)
-                except StaleConfiguration:
-                    self._forget(exchange)
             except StaleConfiguration:
-                self._forget(exchange)
+                continue
         return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
 
     async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:

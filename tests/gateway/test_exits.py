@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from apps.audit.models import Status
+from apps.gateway.configuration import Configurations
 from apps.gateway.transport import Transport
 from apps.policies.models import Budget, LedgerEntry, Reservation
 from apps.policies.rates.memory import MemoryRateStore
@@ -236,3 +237,19 @@ def test_concurrency_slots_come_back_on_every_exit(tmp_path: Path) -> None:
             return statuses
 
     assert run(one_after_another) == [200, 502, 404, 502, 200]
+
+
+def test_a_configuration_that_never_holds_still_is_a_503(tmp_path: Path) -> None:
+    house = House([CAP, LIMIT])
+
+    class Restless(Configurations):
+        async def find(self, key: str) -> Any:
+            found = await super().find(key)
+            await asyncio.to_thread(house.add, "model_restriction", {"allow": ["sim-*"]})
+            return found
+
+    configurations = Restless()
+    assert answer_of(house, chat(house.key), tmp_path, configurations=configurations)[0] == 503
+    configurations.close()
+    assert house.only_record().attempts == []
+    assert_settled(house)

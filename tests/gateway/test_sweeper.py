@@ -11,13 +11,18 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.audit.models import OpenRequest
+from apps.audit.uuid7 import uuid7
+from apps.gateway.bookkeeping import Intent, Refusal, record_of_intent, write_group
 from apps.gateway.sweeper import sweep
 from apps.gateway.transport import Transport
+from apps.orgs.versions import read_versions
+from apps.policies.budgets import Claim
 from apps.policies.models import Budget
+from apps.policies.prices import WorstCase
 from tests.gateway.house import House, chat, pipeline, run
 from tests.services.postgres import with_name
 from tests.services.server import ROOT
@@ -39,7 +44,7 @@ def left_open(house: House, folder: Path) -> UUID:
     with suppress(KeyboardInterrupt):
         run(call)
     open_request = OpenRequest.objects.get(organization_id=house.organization.id)
-    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(seconds=1))
+    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(minutes=1))
     return open_request.id
 
 
@@ -55,6 +60,17 @@ def test_an_overdue_request_becomes_interrupted_and_pays_its_worst_case(tmp_path
     assert house.open_requests() == 0
 
 
+def test_an_overdue_request_that_a_cap_had_clamped_pays_what_was_reserved_and_its_record_names_the_cap(
+    tmp_path: Path,
+) -> None:
+    house = House([("cost_cap", {"limit_usd": "0.0015", "per": "total", "fit": "clamp"})])
+    left_open(house, tmp_path)
+    sweep()
+    record = house.only_record()
+    assert (record.cost_nano_usd, record.overrun_nano_usd) == (1_500_000, 0)
+    assert [reading["kind"] for reading in record.limits] == ["cost_cap"]
+
+
 def test_a_request_within_its_deadline_is_left_alone(tmp_path: Path) -> None:
     house = House([CAP])
     request = left_open(house, tmp_path)
@@ -62,6 +78,48 @@ def test_a_request_within_its_deadline_is_left_alone(tmp_path: Path) -> None:
     sweep()
     assert house.records() == []
     assert house.open_requests() == 1
+
+
+def test_one_request_that_cannot_be_resolved_holds_up_no_other(tmp_path: Path) -> None:
+    broken, sound = House([CAP]), House([CAP])
+    OpenRequest.objects.filter(id=left_open(broken, tmp_path)).update(intent={"organization_id": "no intent"})
+    left_open(sound, tmp_path)
+    sweep()
+    assert sound.only_record().status == "interrupted"
+    assert broken.open_requests() == 1
+    OpenRequest.objects.filter(organization_id=broken.organization.id).delete()
+
+
+def test_a_refused_request_whose_intent_was_committed_late_pays_nothing(tmp_path: Path) -> None:
+    house = House([CAP])
+    request = left_open(house, tmp_path)
+    intent = OpenRequest.objects.get(id=request).intent
+    refused = {**record_of_intent(intent, request), "status": "error", "http_status": 503, "cost_nano_usd": 0}
+    with transaction.atomic():
+        write_group(connection, [Refusal(refused, None, None)])
+    sweep()
+    assert (house.only_record().status, house.only_record().cost_nano_usd) == ("error", 0)
+    budget = Budget.objects.get(organization_id=house.organization.id)
+    assert (budget.reserved_nano_usd, budget.spent_nano_usd, house.open_requests()) == (0, 0, 0)
+
+
+def test_a_deadline_goes_by_the_databases_clock() -> None:
+    house = House()
+    slow = timezone.now() - timedelta(hours=1)  # what a process thinks whose clock is an hour behind
+    request = uuid7()
+    row = {
+        "id": request,
+        "organization_id": house.organization.id,
+        "deadline": slow + timedelta(seconds=60),
+        "worst_case_nano_usd": 1,
+        "intent": {"timestamp": slow},
+    }
+    versions = read_versions(connection, [house.organization.id])[house.organization.id]
+    claim = Claim(request, house.organization.id, (), WorstCase(1, 0, 0))
+    with transaction.atomic():
+        write_group(connection, [Intent(house.organization.id, versions, claim, row)])
+    assert OpenRequest.objects.get(id=request).deadline > timezone.now()
+    OpenRequest.objects.filter(id=request).delete()
 
 
 def test_sweeping_by_command_says_how_many(tmp_path: Path, capsys: Any) -> None:

@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import os
+import resource
+import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 
-from apps.audit.journal import SPOOLED, Journal, JournalUnavailable, Steps
+from apps.audit.journal import LATER, SPOOLED, Journal, JournalUnavailable, Steps
 from apps.audit.spool import Spool
+from apps.audit.writer import LARGEST_GROUP
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Book:
         self.groups: list[int] = []
         self.undone: list[str] = []
         self.away = False
+        self.error: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
 
@@ -38,6 +45,8 @@ class Book:
         self.gate.wait(10)
         if self.away:
             raise OperationalError("the database is away")
+        if self.error is not None:
+            raise self.error
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         if any(m.text == "poison" for m in members):
@@ -52,6 +61,7 @@ class Book:
     def steps(self) -> Steps:
         return Steps(
             run=self.run,
+            run_free=self.run,
             undo=self.undo,
             dump=lambda m: json.dumps({"text": m.text}),
             load=lambda line: Line(json.loads(line)["text"], durable=True),
@@ -181,6 +191,154 @@ def test_a_spool_of_a_living_process_is_left_alone(book: Book, tmp_path: Path) -
     post_all(journal, Line("wake"))
     journal.stop()
     assert book.written == ["wake"]
+
+
+def test_a_read_only_database_is_away_and_spools_what_must_not_be_lost(
+    journal: Journal, book: Book, tmp_path: Path
+) -> None:
+    book.error = InternalError("cannot execute INSERT in a read-only transaction")
+    book.error.__cause__ = ReadOnlySqlTransaction()
+    results = post_all(journal, Line("kept", durable=True), Line("refused"))
+    assert results[0] is SPOOLED
+    assert isinstance(results[1], JournalUnavailable)
+    assert not (tmp_path / "rejected.txt").exists()
+    book.error = None
+    until(lambda: "kept" in book.written)
+
+
+def test_without_database_and_disk_a_durable_member_waits_in_memory(book: Book, tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.write_text("a file stands where the folder should be")
+    journal = Journal(book.steps(), Spool(folder), wait_seconds=1.0)
+    book.away = True
+    assert post_all(journal, Line("kept", durable=True)) == [SPOOLED]
+    assert journal.spooled() == 1
+    book.away = False
+    until(lambda: book.written == ["kept"])
+    until(lambda: journal.spooled() == 0)
+    journal.stop()
+
+
+def test_a_member_that_neither_database_nor_disk_takes_does_not_end_the_journal(book: Book, tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.write_text("a file stands where the folder should be")
+    journal = Journal(book.steps(), Spool(folder), wait_seconds=1.0)
+    post_all(journal, Line("poison", durable=True))
+    assert post_all(journal, Line("next")) == ["NEXT"]
+    journal.stop()
+
+
+def test_a_spooled_line_that_cannot_be_written_or_read_does_not_hold_up_the_others(book: Book, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": text}) for text in ("before", "poison", "after")]
+    (tmp_path / "999-dead.jsonl").write_text("\n".join([*lines, "no JSON", json.dumps({"text": "last"}), ""]))
+    journal = Journal(book.steps(), Spool(tmp_path), wait_seconds=1.0)
+    post_all(journal, Line("wake"))
+    until(lambda: {"before", "after", "last"} <= set(book.written))
+    until(lambda: not list(tmp_path.glob("*.jsonl")))
+    journal.stop()
+    assert set((tmp_path / "rejected.txt").read_text().splitlines()) == {lines[1], "no JSON"}
+
+
+def test_new_work_goes_before_the_replay_of_old_and_the_spool_takes_more(book: Book, tmp_path: Path) -> None:
+    old = [json.dumps({"text": f"old {number}"}) for number in range(LARGEST_GROUP * 3)]
+    (tmp_path / "999-dead.jsonl").write_text("".join(f"{line}\n" for line in old))
+
+    def run_free(connection: Any, members: Sequence[Line]) -> list[Any]:
+        if not book.written[1:]:  # it is under way: something comes in, and something is spooled
+            journal.post_soon(Line("new", durable=True))
+            journal._spool.append([json.dumps({"text": "spooled during the replay"})])
+        return book.run(connection, members)
+
+    journal = Journal(replace(book.steps(), run_free=run_free), Spool(tmp_path), wait_seconds=1.0)
+    post_all(journal, Line("wake"))
+    until(lambda: len(book.written) == len(old) + 3)
+    journal.stop()
+    assert book.written.index("new") == LARGEST_GROUP + 1
+
+
+def test_half_a_line_that_the_disk_took_spoils_no_other(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append(["first"])
+    with file_size_limit(next(tmp_path.glob("*.jsonl")).stat().st_size + 3), pytest.raises(OSError, match="large"):
+        spool.append(["too long for the disk"])
+    spool.append(["second"])
+    assert [line for page in spool.pages() for line in page.lines] == ["first", "second"]
+
+
+def test_a_forked_child_spools_to_a_file_of_its_own(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append(["parent"])
+    child = os.fork()
+    if child == 0:
+        spool.append(["child"])
+        os._exit(0)
+    os.waitpid(child, 0)
+    pages = list(spool.pages())
+    assert [page.lines for page in pages] == [["parent"], ["child"]]
+
+
+def test_an_intent_that_was_left_while_the_journal_stops_is_taken_back(journal: Journal, book: Book) -> None:
+    def undo(member: Line, result: Any) -> Line | None:
+        return None if member.durable else Line(f"undo {member.text}", durable=True)
+
+    journal._steps = replace(journal._steps, undo=undo)
+    book.gate.clear()
+
+    async def leave_and_stop() -> None:
+        left = asyncio.ensure_future(journal.post(Line("left")))
+        await asyncio.sleep(0.2)
+        left.cancel()
+        threading.Timer(0.2, book.gate.set).start()
+        await asyncio.get_running_loop().run_in_executor(None, journal.stop)
+
+    asyncio.run(leave_and_stop())
+    assert book.written == ["left", "undo left"]
+
+
+def test_what_needs_a_locked_row_waits_aside_while_the_others_go_on(book: Book, tmp_path: Path) -> None:
+    locked = {"locked"}
+
+    def run(connection: Any, members: Sequence[Line]) -> list[Any]:
+        if locked & {m.text for m in members}:
+            error = OperationalError("canceling statement due to lock timeout")
+            error.__cause__ = LockNotAvailable()
+            raise error
+        return book.run(connection, members)
+
+    def run_free(connection: Any, members: Sequence[Line]) -> list[Any]:
+        results = iter(book.run(connection, [m for m in members if m.text not in locked]))
+        found = [LATER if m.text in locked else next(results) for m in members]
+        if {"a", "b"} <= set(book.written):
+            locked.clear()
+        return found
+
+    journal = Journal(replace(book.steps(), run=run, run_free=run_free), Spool(tmp_path), wait_seconds=5.0)
+    results = post_all(journal, *(Line(text) for text in ("a", "locked", "b")))
+    journal.stop()
+    assert results == ["A", "LOCKED", "B"]
+    assert book.written == ["a", "b", "locked"]
+
+
+def test_what_waits_while_the_database_hangs_is_spooled_when_the_journal_stops(journal: Journal, book: Book) -> None:
+    book.gate.clear()
+    for text in ("under way", "waiting"):
+        journal.post_soon(Line(text, durable=True))
+    journal.stop(timeout=0.2)
+    spooled = {json.loads(line)["text"] for page in journal._spool.pages() for line in page.lines}
+    assert spooled == {"under way", "waiting"}
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``size`` bytes, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def until(condition: Any) -> None:

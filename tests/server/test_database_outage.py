@@ -8,15 +8,23 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tests.mock_upstream import MockUpstream
+from tests.services import accounts
 from tests.services.postgres import EmbeddedPostgres
 from tests.services.server import ServerProcess
+
+_NO_ROOM = """
+CREATE OR REPLACE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+CREATE TRIGGER no_room BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_room();
+"""
 
 
 class Installation:
@@ -27,16 +35,17 @@ class Installation:
         self.upstream.start()
         self._database = folder / "postgres"
         self.postgres = EmbeddedPostgres(self._database)
+        self.database_url = self.postgres.start()
         environment: dict[str, str | None] = {
-            "DATABASE_URL": self.postgres.start(),
+            "DATABASE_URL": self.database_url,
             "OPENAI_BASE_URL": self.upstream.base_url,
             "OPENAI_API_KEY": "x",
         }
         self.server = ServerProcess(folder, environment).start()
 
-    def chat(self, text: str) -> httpx.Response:
-        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}]}
-        headers = {"Authorization": f"Bearer {self.server.demo['api_key']}"}
+    def chat(self, text: str, key: str = "api_key") -> httpx.Response:
+        body = {"model": "gpt-4o-mini", "user": text, "messages": [{"role": "user", "content": text}]}
+        headers = {"Authorization": f"Bearer {self.server.demo[key]}"}
         return httpx.post(f"{self.server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
     def records(self) -> list[str]:
@@ -60,6 +69,43 @@ class Installation:
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+    def add_cap(self) -> None:
+        """Have every request of the demo organization reserve and settle."""
+        headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
+        cap = {"kind": "cost_cap", "name": "cap", "config": {"limit_usd": "1000", "per": "total"}}
+        body = {**cap, "organization": self.server.demo["organization"]}
+        httpx.post(f"{self.server.url}/v1/admin/policies", json=body, headers=headers).raise_for_status()
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Refuse every write, as a standby does, or a server that was told to."""
+        self._for_all("ALTER SYSTEM SET default_transaction_read_only = on")
+        try:
+            yield
+        finally:
+            self._for_all("ALTER SYSTEM SET default_transaction_read_only = off")
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Fail every insert of the journal with the state of a full disk."""
+        for table in ("audit_openrequest", "audit_requestrecord"):
+            accounts.read(self.database_url, _NO_ROOM.format(table=table))
+        try:
+            yield
+        finally:
+            for table in ("audit_openrequest", "audit_requestrecord"):
+                accounts.read(self.database_url, f"DROP TRIGGER no_room ON {table}")
+
+    def add_up(self) -> bool:
+        """Whether the provider's log, the records and the ledger agree."""
+        return accounts.differences(self.database_url, self.upstream.calls) == []
+
+    def _for_all(self, statement: str) -> None:
+        url = self.database_url.replace("postgres://", "postgresql://", 1)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement)
+            connection.execute("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         self.server.stop()
@@ -121,6 +167,72 @@ def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_late
     assert answers == [200]
     installation.restart_postgres()
     wait_until(lambda: installation.records() == ["success"])
+
+
+def test_a_frozen_database_refuses_new_calls_keeps_what_was_under_way_and_lets_the_server_end(
+    installation: Installation,
+) -> None:
+    installation.add_cap()
+    assert installation.chat("before").status_code == 200
+    answers: list[int] = []
+    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
+    calling.start()
+    installation.upstream.wait_for_calls(2)
+    with installation.frozen_postgres():
+        for key in ("api_key", "admin_api_key"):  # known to the process, and not
+            refused = installation.chat("refused", key)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+            assert int(refused.headers["retry-after"]) >= 1
+        calling.join(20)
+        assert answers == [200]
+    wait_until(lambda: installation.chat("after").status_code == 200, seconds=10)
+    wait_until(installation.add_up)
+    assert len(installation.upstream.calls_with("refused")) == 0
+    assert accounts.recorded(installation.database_url)["mock:delay=2"][0] == "success"
+
+    calling = threading.Thread(target=lambda: installation.chat("mock:hang=headers"))
+    calling.start()
+    installation.upstream.wait_for_calls(4)
+    with installation.frozen_postgres():
+        pages = [threading.Thread(target=lambda: look(installation)) for _ in range(3)]
+        for page in pages:
+            page.start()
+        assert installation.chat("refused").status_code == 503
+        assert installation.server.stop(seconds=10) == 0
+    for thread in (calling, *pages):
+        thread.join(20)
+    installation.server.start()
+    wait_until(installation.add_up)
+    assert accounts.recorded(installation.database_url)["mock:hang=headers"][0] == "interrupted"
+
+
+@pytest.mark.parametrize("condition", ["read_only", "full_disk"])
+def test_a_database_that_cannot_write_refuses_calls_and_gets_what_was_under_way_later(
+    installation: Installation, condition: str
+) -> None:
+    installation.add_cap()
+    assert installation.chat("before").status_code == 200
+    answers: list[int] = []
+    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
+    calling.start()
+    installation.upstream.wait_for_calls(2)
+    with getattr(installation, condition)():
+        refused = installation.chat("refused")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(refused.headers["retry-after"]) >= 1
+        calling.join(20)
+        assert answers == [200]
+        assert set(accounts.recorded(installation.database_url)) == {"before"}
+    wait_until(lambda: installation.chat("after").status_code == 200, seconds=10)
+    wait_until(lambda: len(accounts.recorded(installation.database_url)) == 4)
+    assert accounts.recorded(installation.database_url)["mock:delay=2"][0] == "success"
+    assert installation.add_up()
+
+
+def look(installation: Installation) -> None:
+    """Ask for a page, whatever comes of it."""
+    with suppress(httpx.HTTPError):
+        installation.records()
 
 
 def processes_of(database: Path) -> list[int]:

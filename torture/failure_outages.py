@@ -1,0 +1,167 @@
+"""Failures under traffic: workers killed again and again, and a database that freezes, stops and comes back."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+
+from tests.server.test_database_outage import Installation
+from tests.server.test_kill import Killable
+from tests.services import accounts
+from torture import Figures, long_test
+
+CLIENTS = 24
+KILLS = 20
+OUTAGES = 3
+OUTAGE_SECONDS = 8.0
+ANSWER_SECONDS, RETURN_SECONDS = 2.0, 10.0
+TEXTS = (
+    "Hello",
+    "mock:delay=0.3",
+    "mock:words=20,gap=0.02",
+    "mock:words=5,after=3,breaks=stream",
+    "mock:status=500",
+    "mock:garbage=text",
+)
+
+
+@dataclass
+class Traffic:
+    """Clients that send one request after the other, each with a label of its own."""
+
+    url: str
+    key: str
+    answers: Counter[int] = field(default_factory=Counter)
+    slowest_refusal: float = 0.0
+    served_at: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        clients = [threading.Thread(target=self._send_on) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for client in clients:
+                client.join()
+
+    def _send_on(self) -> None:
+        with httpx.Client(timeout=60, headers={"Authorization": f"Bearer {self.key}"}) as client:
+            while not self._stop.wait(random.uniform(0, 0.05)):
+                with suppress(httpx.HTTPError):
+                    self._send(client)
+
+    def _send(self, client: httpx.Client) -> None:
+        body = {
+            "model": "gpt-4o-mini",
+            "max_tokens": 50,
+            "user": str(uuid4()),
+            "stream": random.random() < 0.5,
+            "messages": [{"role": "user", "content": random.choice(TEXTS)}],
+        }
+        started = time.monotonic()
+        answer = client.post(f"{self.url}/v1/chat/completions", json=body)
+        self.answers[answer.status_code] += 1
+        if answer.status_code == 503:
+            assert "retry-after" in answer.headers
+            self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - started)
+        if answer.status_code == 200:
+            self.served_at = time.monotonic()
+
+
+@long_test(seconds=300)
+def failure_kills(folder: Path) -> Figures:
+    """Every worker is killed many times under traffic; the provider's log, the records and the ledger agree."""
+    product = Killable(folder)
+    traffic = Traffic(product.server.url, product.server.demo["api_key"])
+    kills = 0
+    try:
+        with traffic.flowing():
+            for _ in range(KILLS):
+                time.sleep(random.uniform(0.5, 2))
+                for pid in product.workers():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        kills += 1
+        wait_until(lambda: product.chat("afterwards") == 200, 60)
+        product.let_deadlines_pass()
+        wait_until(lambda: not accounts.open_users(product.database), 60)
+        differences = accounts.differences(product.database, product.upstream.calls)
+        assert differences == []
+        ends = Counter(status for status, _, _ in accounts.recorded(product.database).values())
+        return {"kills": kills, "called": len(product.upstream.calls), **ends, "differences": len(differences)}
+    finally:
+        product.stop()
+
+
+@long_test(seconds=300)
+def failure_frozen_database(folder: Path) -> Figures:
+    """The database freezes again and again under traffic."""
+    return outages(folder, Installation.frozen_postgres)
+
+
+@long_test(seconds=300)
+def failure_stopped_database(folder: Path) -> Figures:
+    """The database stops again and again under traffic."""
+
+    @contextmanager
+    def stopped(product: Installation) -> Iterator[None]:
+        product.postgres.stop()
+        yield
+        product.restart_postgres()
+
+    return outages(folder, stopped)
+
+
+def outages(folder: Path, outage: Callable[[Installation], AbstractContextManager[None]]) -> Figures:
+    """Let traffic flow through outages; return how slow refusals were, how soon it served again, and what differs."""
+    folder.chmod(0o755)  # PostgreSQL does not run as root: the wheel gives it a user of its own, who must get in
+    product = Installation(folder)
+    try:
+        product.add_cap()
+        traffic = Traffic(product.server.url, product.server.demo["api_key"])
+        returns = []
+        with traffic.flowing():
+            for _ in range(OUTAGES):
+                time.sleep(3)
+                with outage(product):
+                    time.sleep(OUTAGE_SECONDS)
+                back = time.monotonic()
+                wait_until(partial(_served_since, traffic, back), RETURN_SECONDS)
+                returns.append(traffic.served_at - back)
+        wait_until(product.add_up, 60)
+        return {
+            "answers": dict(traffic.answers),
+            "slowest refusal": f"{traffic.slowest_refusal:.2f} s (promised: {ANSWER_SECONDS} s)",
+            "served again after": f"{max(returns):.2f} s",
+            "called": len(product.upstream.calls),
+        }
+    finally:
+        product.stop()
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if condition():
+                return
+        time.sleep(0.05)
+    assert condition()
+
+
+def _served_since(traffic: Traffic, moment: float) -> bool:
+    return traffic.served_at > moment
