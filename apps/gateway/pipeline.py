@@ -38,14 +38,24 @@ from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
-from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
+from apps.gateway.routing import (
+    Candidate,
+    Environment,
+    asked_of,
+    clamp,
+    find_targets,
+    plan_route,
+    price_targets,
+    with_output_limit,
+)
 from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
 from apps.policies.budgets import Claim, OverBudget, Reserved
-from apps.policies.engine.evaluate import Reason
+from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.policy import Level
+from apps.policies.engine.request import output_allowance, request_reasons
 from apps.policies.rates.base import RateStore, RatesUnavailable
 
 logger = logging.getLogger(__name__)
@@ -193,13 +203,19 @@ class Pipeline:
         targets = find_targets(configuration, self.environment, prompt.model)
         if configuration.suspended:
             raise Forbidden("FORBIDDEN", "The organization is suspended.")
-        exchange.judgement = configuration.judge(caller, prompt.model)
-        refusal = exchange.judgement.decision.refusal
-        if refusal is not None:
-            exchange.refusal = refusal
-            policy = {"policy": refusal.policy.name} if refusal.policy else {}
-            raise Forbidden(refusal.code, refusal.message, policy)
+        exchange.judgement = configuration.judge(caller, prompt.model, exchange.timestamp)
+        _refuse(exchange, exchange.judgement.decision.refusal)
         exchange.priced = price_targets(configuration, targets, exchange.timestamp)
+        self._limit_request(exchange, exchange.judgement.decision)
+
+    def _limit_request(self, exchange: Exchange, decision: Decision) -> None:
+        """Hold what the request asks for against its limits (403)."""
+        if decision.request_limits:
+            assert exchange.prompt is not None
+            exchange.asked = asked_of(exchange.prompt, exchange.priced)
+            exchange.request_reasons = request_reasons(decision.request_limits, exchange.asked)
+            _refuse(exchange, first_enforced(exchange.request_reasons))
+            exchange.output_allowance = output_allowance(decision.request_limits, exchange.asked)
 
     async def _inspect(self, exchange: Exchange) -> None:
         prompt, judgement = exchange.prompt, exchange.judgement
@@ -213,7 +229,11 @@ class Pipeline:
     def _plan(self, exchange: Exchange) -> None:
         assert exchange.inspection is not None
         assert exchange.judgement is not None
-        exchange.route = plan_route(exchange.inspection.passed, exchange.priced, exchange.judgement.decision)
+        assert exchange.prompt is not None
+        body = exchange.inspection.passed
+        if exchange.output_allowance is not None:
+            body = with_output_limit(body, exchange.prompt.choices, exchange.output_allowance)
+        exchange.route = plan_route(body, exchange.priced, exchange.judgement.decision)
 
     async def _take_limits(self, exchange: Exchange) -> None:
         judgement, route = exchange.judgement, exchange.route
@@ -437,7 +457,8 @@ class Pipeline:
         return sorted(
             model
             for model in {*named, *self.environment.models()}
-            if not configuration.suspended and configuration.judge(caller, model).decision.refusal is None
+            if not configuration.suspended
+            and configuration.judge(caller, model, exchange.timestamp).decision.refusal is None
         )
 
 
@@ -446,6 +467,13 @@ async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
     if prompt.size < INSPECTED_AT_ONCE_BYTES:
         return inspect(prompt.body, guard, "input")
     return await asyncio.get_running_loop().run_in_executor(None, inspect, prompt.body, guard, "input")
+
+
+def _refuse(exchange: Exchange, refusal: Reason | None) -> None:
+    if refusal is not None:
+        exchange.refusal = refusal
+        policy = {"policy": refusal.policy.name} if refusal.policy else {}
+        raise Forbidden(refusal.code, refusal.message, policy)
 
 
 def _bearer(values: Sequence[str]) -> str:

@@ -12,13 +12,14 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.audit.money import usd_from_nano
+from apps.gateway.served import unserved
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
 from apps.orgs.scoping import visible
-from apps.policies.admin_forms import FORMS, SCOPES, PriceForm
-from apps.policies.describe import describe
+from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm
+from apps.policies.describe import describe_stored
 from apps.policies.engine.kinds import Kind
-from apps.policies.engine.policy import Broken, Level, read_rule
+from apps.policies.engine.policy import Broken, Level
 from apps.policies.models import Budget, LedgerEntry, Policy, PolicyVersion, Price
 
 MODE_COLOURS = {"enforce": "success", "shadow": "warning", "off": "default", "broken": "danger"}
@@ -26,6 +27,7 @@ KIND_CARDS = {
     Kind.MODEL_RESTRICTION: ("checklist", "Which models may be used. Without one that allows a model, it is refused."),
     Kind.RATE_LIMIT: ("speed", "How many requests or tokens in a span of time, and how many requests at once."),
     Kind.COST_CAP: ("savings", "How much money may be spent in a day, a week, a month or in total."),
+    Kind.REQUEST_LIMITS: ("straighten", "How large one request and its answer may be, and which features it may use."),
     Kind.GUARDRAIL: ("shield", "What happens to personal data, secrets and prompt injections in requests and answers."),
 }
 SCOPE_FIELDS = ["applies_to", "organization", "application", "user", "api_key"]
@@ -68,10 +70,11 @@ class PolicyAdmin(ScopedAdmin):
             fields = ["name", "kind", "scope", "mode", "summary", "version", "updated_at", "stored_config"]
             return [(None, {"fields": fields})]
         rule = ("What it rules", {"fields": list(FORMS[kind].CONFIG_FIELDS), "description": _explained(kind)})
+        terms = [("How", {"fields": ["mode"]}), ("For what and when", {"fields": ["models", *VALIDITY]})]
         if obj is None:
-            return [(kind.label, {"fields": ["name", *SCOPE_FIELDS]}), rule, ("How", {"fields": ["mode"]})]
+            return [(kind.label, {"fields": ["name", *SCOPE_FIELDS]}), rule, *terms]
         about = ["name", "summary", "scope", "version", "updated_at"]
-        return [(kind.label, {"fields": about}), rule, ("How", {"fields": ["mode"]})]
+        return [(kind.label, {"fields": about}), rule, *terms]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return what is shown only; a new policy has nothing to show."""
@@ -117,8 +120,9 @@ class PolicyAdmin(ScopedAdmin):
         published = PolicyVersion.objects.filter(policy_id=policy.pk)
         versions = visible(published, user_of(request))[:MOST_VERSIONS]
         return {
-            "versions": [(version, describe(version.kind, version.config)) for version in versions],
-            "broken": isinstance(read_rule(policy.kind, policy.config), Broken),
+            "versions": [(version, describe_stored(version)) for version in versions],
+            "broken": isinstance(policy.read().rule, Broken),
+            "warnings": unserved(policy),
         }
 
     # --- Columns
@@ -141,13 +145,13 @@ class PolicyAdmin(ScopedAdmin):
     @badge("Mode", MODE_COLOURS)
     def current_mode(self, policy: Policy) -> str:
         """Return the mode, or that the policy is broken."""
-        return "broken" if isinstance(read_rule(policy.kind, policy.config), Broken) else policy.mode
+        return "broken" if isinstance(policy.read().rule, Broken) else policy.mode
 
     @admin.display(description="What it does")
     def summary(self, policy: Policy) -> str:
         """Return what the policy does in one sentence, a broken one in red."""
-        sentence = describe(policy.kind, policy.config)
-        if isinstance(read_rule(policy.kind, policy.config), Broken):
+        sentence = describe_stored(policy)
+        if isinstance(policy.read().rule, Broken):
             return format_html('<span class="cp-broken">{}</span>', sentence)
         return format_html('<span class="cp-sentence">{}</span>', sentence)
 
@@ -180,7 +184,7 @@ class PolicyVersionAdmin(ScopedAdmin):
     @admin.display(description="What it did")
     def summary(self, version: PolicyVersion) -> str:
         """Return what that version did, in one sentence."""
-        return describe(version.kind, version.config)
+        return describe_stored(version)
 
     @admin.display(description="Configuration")
     def stored_config(self, version: PolicyVersion) -> str:
