@@ -1,11 +1,13 @@
 """A policy's models and dates, and the kind ``request_limits``."""
 
+from typing import Any
+
 from django.db import migrations, models
 
 from apps.audit.operations import AppendOnly
 from apps.orgs.operations import BumpsConfigVersion
 
-TRIGGERS = {
+TRIGGERS: dict[str, Any] = {
     "policies_policy": BumpsConfigVersion("policies_policy"),
     "policies_policyversion": AppendOnly("policies_policyversion"),
 }
