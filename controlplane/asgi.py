@@ -11,7 +11,7 @@ _django = get_wsgi_application()
 from django.conf import settings  # noqa: E402 (these need Django to be set up)
 
 from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
-from apps.gateway.runtime import Runtime  # noqa: E402
+from apps.gateway.runtime import BACKGROUND, Runtime  # noqa: E402
 from controlplane.health import HealthDoor  # noqa: E402
 from controlplane.pages import Pages  # noqa: E402
 
@@ -36,11 +36,13 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await runtime.start()
     runtime.start_sweeping()
     _door.runtime = runtime
+    BACKGROUND.adopt(runtime)
     _spare_the_collector()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     _health.close()
     _pages.close()
+    BACKGROUND.release()
     await runtime.stop()
     await send({"type": "lifespan.shutdown.complete"})
 

@@ -33,7 +33,12 @@ def explain(record: RequestRecord) -> str:
 
 def readings(record: RequestRecord) -> list[Reading]:
     """Return the limits that were read for the request, as far as the record can be understood."""
-    return [_reading(entry) for entry in record.limits if isinstance(entry, dict)]
+    return readings_of(record.limits)
+
+
+def readings_of(limits: list[Any]) -> list[Reading]:
+    """Return limits, in the shape in which records keep them, in words."""
+    return [_reading(entry) for entry in limits if isinstance(entry, dict)]
 
 
 def price(record: RequestRecord) -> str:

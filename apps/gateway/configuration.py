@@ -179,7 +179,7 @@ class Configurations:
         row = keys.find(key)
         if configuration is None or row is None or row.organization_id != organization:
             return None
-        self._remember(prefix, _caller(row), configuration)
+        self._remember(prefix, caller_of(row), configuration)
         return configuration
 
     def _remember(self, prefix: str, caller: Caller, configuration: Configuration) -> None:
@@ -221,7 +221,8 @@ def _with_a_live_connection(query: Callable[[], T]) -> T:
         return query()
 
 
-def _caller(row: ApiKey) -> Caller:
+def caller_of(row: ApiKey) -> Caller:
+    """Return who calls with a key of an organization. The key may be one that is not stored."""
     assert row.organization is not None
     usable = row.revoked_at is None
     if row.application is not None:

@@ -173,23 +173,29 @@ class Exchange:
             "prompt_hash": keyed_hash(self.prompt_text()),
         }
 
+    def reasons(self) -> list[dict[str, Any]]:
+        """Return why it was refused, or in shadow mode would have been."""
+        reasons = list(self.judgement.reasons) if self.judgement else []
+        reasons += [storable(reason) for reason in (*self.request_reasons, *self.shadow_reasons)]
+        return reasons + ([storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else [])
+
+    def limits(self) -> list[dict[str, Any]]:
+        """Return every limit that was read, as it was found."""
+        return [*self._request_readings(), *self._readings(), *self.budget_readings]
+
+    def findings(self) -> list[dict[str, Any]]:
+        """Return what the guardrails found."""
+        return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
+
     def _why(self) -> Row:
-        limits = [*self._request_readings(), *self._readings(), *self.budget_readings]
-        return {**self._decision(), "findings": self._findings(), "limits": limits}
+        return {**self._decision(), "findings": self.findings(), "limits": self.limits()}
 
     def _decision(self) -> Row:
-        judgement = self.judgement
-        reasons = list(judgement.reasons) if judgement else []
-        reasons += [storable(reason) for reason in (*self.request_reasons, *self.shadow_reasons)]
-        reasons += [storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else []
         return {
-            "reasons": reasons,
-            "policies": judgement.stamps if judgement else [],
+            "reasons": self.reasons(),
+            "policies": self.judgement.stamps if self.judgement else [],
             "degraded": ["rate_limits"] if self.verdict and self.verdict.degraded else [],
         }
-
-    def _findings(self) -> list[dict[str, Any]]:
-        return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
 
     def _readings(self) -> list[dict[str, Any]]:
         if self._rate_readings is None and self.verdict is not None:

@@ -56,7 +56,8 @@ from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.policy import Level
 from apps.policies.engine.request import output_allowance, request_reasons
-from apps.policies.rates.base import RateStore, RatesUnavailable
+from apps.policies.rates.base import RateStore, RatesUnavailable, allow, refuse
+from apps.policies.rehearsal import rehearse_claim
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
 INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
+NOT_USABLE = "The API key is missing, unknown, expired or revoked."
 
 
 class Inbound(Protocol):
@@ -152,6 +154,24 @@ class Pipeline:
         except GatewayError as error:
             return _refusal_answer(exchange, error)
 
+    async def rehearse(self, exchange: Exchange) -> list[GatewayError]:
+        """Take a request, of which caller, configuration and prompt are known, through the stages up to the call.
+
+        Nothing is sent, counted, reserved or recorded. Return what would refuse it, the first of the path first; limits
+        and budgets are both read even if one refuses.
+        """
+        assert exchange.caller is not None
+        if not _may_call(exchange.caller):
+            return [Unauthenticated(NOT_USABLE)]
+        try:
+            self._judge(exchange)
+            await self._inspect(exchange)
+            self._plan(exchange)
+        except GatewayError as error:
+            return [error]
+        refusals = (await self._peek_limits(exchange), await self._peek_budgets(exchange))
+        return [refusal for refusal in refusals if refusal is not None]
+
     async def close(self) -> None:
         """Wait for what was left to do in the background."""
         await self.settlement.close()
@@ -185,7 +205,7 @@ class Pipeline:
         found = await self._find_caller(_bearer(inbound.authorization))
         if found is None:
             metrics.unauthenticated()
-            raise Unauthenticated("The API key is missing, unknown, expired or revoked.")
+            raise Unauthenticated(NOT_USABLE)
         exchange.caller, exchange.configuration = found
 
     async def _parse(self, exchange: Exchange, inbound: Inbound) -> None:
@@ -260,6 +280,36 @@ class Pipeline:
             verdict = await self.rates.take(f"{exchange.id}{SHADOW}", [limit], tokens, self._hold_seconds)
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
+
+    async def _peek_limits(self, exchange: Exchange) -> GatewayError | None:
+        """Read the rate limits as `_take_limits` would find them; return what it would raise."""
+        judgement, route = exchange.judgement, exchange.route
+        assert judgement is not None
+        assert route is not None
+        limits, tokens = judgement.limits.enforced, route.expected_tokens
+        try:
+            readings = await self.rates.peek((*limits, *judgement.limits.shadow), tokens)
+        except RatesUnavailable:
+            return Unavailable("Rate limits cannot be checked right now.")
+        enforced, shadow = readings[: len(limits)], readings[len(limits) :]
+        full = [reading.limit for reading in shadow if reading.refuses(tokens)]
+        exchange.shadow_reasons += [shadow_reason(limit, judgement.decision) for limit in full]
+        if not any(reading.refuses(tokens) for reading in enforced):
+            exchange.verdict = allow(readings)
+            return None
+        verdict = refuse(enforced, tokens)
+        exchange.verdict = replace(verdict, readings=readings)
+        return _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
+
+    async def _peek_budgets(self, exchange: Exchange) -> GatewayError | None:
+        """Reckon with the budgets as `_open` would find them; return what it would raise."""
+        claim = self._intent(exchange).claim
+        result = await self.configurations.read(lambda: rehearse_claim(claim))
+        if isinstance(result, OverBudget):
+            return _over_budget(exchange, result)
+        exchange.budget_readings = result.readings
+        self._clamp(exchange, result)
+        return None
 
     async def _open(self, exchange: Exchange) -> None:
         """Commit the intent and the reservations, or give back what was taken."""

@@ -2,21 +2,27 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html
 
+from apps.audit.explain import readings_of
 from apps.audit.money import usd_from_nano
+from apps.gateway.explanation import effective_policies, explain
 from apps.gateway.served import unserved
+from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject
+from apps.orgs.models import ApiKey
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
 from apps.orgs.scoping import visible
-from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm
+from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm, RequestForm
 from apps.policies.describe import describe_stored
 from apps.policies.engine.kinds import Kind
 from apps.policies.engine.policy import Broken, Level
@@ -124,6 +130,36 @@ class PolicyAdmin(ScopedAdmin):
             "broken": isinstance(policy.read().rule, Broken),
             "warnings": unserved(policy),
         }
+
+    # --- What the policies say of a request
+
+    def get_urls(self) -> Any:
+        """Return the addresses, the page that explains among them."""
+        view = self.admin_site.admin_view(self.explain_view)
+        return [
+            path("explain/<str:subject>/<uuid:subject_id>/", view, name="policies_policy_explain"),
+            *super().get_urls(),
+        ]
+
+    def explain_view(self, request: HttpRequest, subject: str, subject_id: UUID) -> HttpResponse:
+        """Show the policies of an application, a user or a key, and what they say of a request that is not made."""
+        organization = as_id(request.GET.get("organization", ""))
+        try:
+            key = find_subject(user_of(request), subject, subject_id, organization)
+        except (NoSubject, UnclearSubject) as error:
+            raise PermissionDenied(str(error)) from error
+        form = RequestForm(request.POST or None)
+        explained = explain(key, form.body(), user_of(request)) if form.is_valid() else None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Policies of {_subject_name(key, subject)}",
+            "opts": self.opts,
+            "form": form,
+            "policies": effective_policies(key, user_of(request)),
+            "explained": explained,
+            "readings": readings_of(explained["limits"]) if explained else [],
+        }
+        return TemplateResponse(request, "control_plane/explain.html", context)
 
     # --- Columns
 
@@ -337,6 +373,19 @@ class LedgerEntryAdmin(ScopedAdmin):
         """Return a link to the request's record."""
         link = reverse("admin:audit_requestrecord_change", args=[entry.request_id])
         return format_html('<a class="text-link" href="{}">{}</a>', link, entry.request_id)
+
+
+def as_id(text: str) -> UUID | None:
+    """Return the id that a text is, ``None`` if it is none."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _subject_name(key: ApiKey, subject: str) -> str:
+    named = {"application": f"application {key.application}", "user": f"user {key.user}"}
+    return f"{named.get(subject, f'API key {key.name}')} in {key.organization}"
 
 
 def _kind(value: str) -> Kind | None:

@@ -362,6 +362,28 @@ for _feature, _words in FEATURE_NAMES.items():
         label=f"Allow {_words}", required=False, initial=True, widget=CheckboxInput()
     )
 
+
+class RequestForm(forms.Form):
+    """A request that is to be judged and not made."""
+
+    model = forms.CharField(max_length=256, widget=TextInput(attrs={"placeholder": "gpt-4o"}))
+    text = forms.CharField(
+        label="Message", widget=Textarea(attrs={"rows": 4}), initial="Hello", help_text="Judged, and stored nowhere."
+    )
+    max_tokens = forms.IntegerField(
+        label="Most output tokens", required=False, min_value=1, max_value=10**9, widget=NumberInput()
+    )
+    stream = forms.BooleanField(label="Streamed", required=False, widget=CheckboxInput())
+
+    def body(self) -> dict[str, Any]:
+        """Return the request."""
+        said = self.cleaned_data
+        body = {"model": said["model"], "messages": [{"role": "user", "content": said["text"]}]}
+        if said["max_tokens"] is not None:
+            body["max_tokens"] = said["max_tokens"]
+        return body | ({"stream": True} if said["stream"] else {})
+
+
 FORMS: dict[Kind, type[PolicyForm]] = {
     form.KIND: form for form in (ModelRestrictionForm, RateLimitForm, CostCapForm, RequestLimitsForm, GuardrailForm)
 }

@@ -86,6 +86,8 @@ class PolicySerializer(ObjectSerializer[Policy]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Complete the scope and the name, and refuse a configuration that is not of its kind."""
         attrs = super().validate(attrs)
+        for name in self.initial_data.keys() - self.fields.keys():
+            raise ValidationError({name: "A policy has no such field."})
         _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
         _check_terms(*(self.said(attrs, name) for name in ("models", "valid_from", "valid_until")))
         if self.instance is None:
