@@ -56,6 +56,7 @@ requirements: setup-dev ## Compile the pinned requirements from requirements*.in
 		--generate-hashes --no-emit-index-url --no-header --output-file $$name.txt $$name.in; done
 
 bench: setup-dev ## Measure the request's path beside a bare pass-through
+	@$(BIN)/python -m bench.policies
 	@$(BIN)/python -m bench.run
 
 clean: ## Remove what the commands above made, but for data

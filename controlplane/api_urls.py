@@ -4,7 +4,7 @@ from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
 from apps.audit.api import ChangeListing, RecordListing, Usage
-from apps.gateway.api import RouteCollection
+from apps.gateway.api import EffectivePolicies, PolicyEvaluation, RouteCollection
 from apps.orgs.api import (
     ApplicationCollection,
     CredentialCollection,
@@ -30,6 +30,8 @@ router.register("audit-logs", RecordListing, basename="audit-log")
 router.register("changes", ChangeListing, basename="change")
 
 urlpatterns = [
+    path("policies/evaluate", PolicyEvaluation.as_view()),
+    path("policies/effective", EffectivePolicies.as_view()),
     *router.urls,
     path("metrics/usage", Usage.as_view()),
     re_path("", NotFound.as_view()),

@@ -13,7 +13,7 @@ from django.conf import settings  # noqa: E402 (these need Django to be set up)
 
 from apps.audit import wires  # noqa: E402
 from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
-from apps.gateway.runtime import Runtime  # noqa: E402
+from apps.gateway.runtime import BACKGROUND, Runtime  # noqa: E402
 from controlplane.health import HealthDoor  # noqa: E402
 from controlplane.pages import Pages  # noqa: E402
 
@@ -40,11 +40,13 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     await runtime.start()
     runtime.start_sweeping()
     _door.runtime = runtime
+    BACKGROUND.adopt(runtime)
     _spare_the_collector()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     _health.close()
     _pages.close()
+    BACKGROUND.release()
     await runtime.stop()
     wires.cut_all()
     _end_soon()

@@ -33,7 +33,12 @@ def explain(record: RequestRecord) -> str:
 
 def readings(record: RequestRecord) -> list[Reading]:
     """Return the limits that were read for the request, as far as the record can be understood."""
-    return [_reading(entry) for entry in record.limits if isinstance(entry, dict)]
+    return readings_of(record.limits)
+
+
+def readings_of(limits: list[Any]) -> list[Reading]:
+    """Return limits, in the shape in which records keep them, in words."""
+    return [_reading(entry) for entry in limits if isinstance(entry, dict)]
 
 
 def price(record: RequestRecord) -> str:
@@ -54,9 +59,27 @@ def _reading(entry: dict[str, Any]) -> Reading:
         left = f"{_usd(spent)} spent, {_usd(held)} set aside before" if isinstance(spent, int) else ""
         per = "in total" if entry.get("per") == "total" else f"a {entry.get('per')}"
         return Reading(policy, f"{_usd(entry.get('limit_nano_usd'))} {per}", left)
+    if entry.get("kind") == "request_limits":
+        return _request_reading(policy, entry)
     window = entry.get("window_seconds")
     span = f" in {window:,} s" if isinstance(window, int) else ""
     return Reading(policy, f"{entry.get('limit')} {entry.get('kind')}{span}", f"{entry.get('remaining')} left")
+
+
+def _request_reading(policy: str, entry: dict[str, Any]) -> Reading:
+    asked = entry.get("asked")
+    asked = asked if isinstance(asked, dict) else {}
+    most = [
+        f"{entry[f'max_{side}_tokens']} {side} tokens"
+        for side in ("input", "output")
+        if entry.get(f"max_{side}_tokens") is not None
+    ]
+    said = [f"{asked[f'{side}_tokens']} {side} tokens" for side in ("input", "output") if asked.get(f"{side}_tokens")]
+    said += [str(feature) for feature in asked.get("features") or ()]
+    given = entry.get("output_allowance")
+    left = f"asks for {', '.join(said)}" if said else ""
+    left += f"{'; ' if left else ''}the answer was limited to {given} tokens" if given is not None else ""
+    return Reading(policy, f"{' and '.join(most)} a request" if most else "features of a request", left)
 
 
 def _usd(nano: Any) -> str:

@@ -26,8 +26,8 @@ from apps.orgs import keys
 from apps.orgs.encryption import DecryptionError
 from apps.orgs.models import ApiKey, Organization, ProviderCredential
 from apps.orgs.versions import Versions, read_versions
-from apps.policies.engine.evaluate import Facts, evaluate
-from apps.policies.engine.policy import Mode, Policy, read_rule
+from apps.policies.engine.evaluate import Facts, PolicyIndex, evaluate
+from apps.policies.engine.policy import Mode
 from apps.policies.models import Policy as PolicyRow
 from apps.policies.models import Price
 from apps.policies.prices import PriceBook
@@ -64,6 +64,10 @@ class Caller:
         """Whether ``text`` is this key, compared in constant time."""
         return keys.matches(text, self.pepper_id, self.digest)
 
+    def facts(self, model: str, moment: datetime) -> Facts:
+        """Return what the policies are evaluated on."""
+        return Facts(self.organization_id, self.application_id, self.user_id, self.api_key_id, model, moment)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -84,15 +88,15 @@ class Configuration:
     organization_id: UUID
     versions: Versions
     suspended: bool
-    policies: tuple[Policy, ...]
+    policies: PolicyIndex
     targets: tuple[Target, ...]
     prices: PriceBook
     callers: dict[str, Caller] = field(default_factory=dict)
     _judgements: dict[Facts, Judgement] = field(default_factory=dict)
 
-    def judge(self, caller: Caller, model: str) -> Judgement:
-        """Evaluate the policies for a caller and a model; the same facts are judged once."""
-        facts = Facts(caller.organization_id, caller.application_id, caller.user_id, caller.api_key_id, model)
+    def judge(self, caller: Caller, model: str, moment: datetime) -> Judgement:
+        """Evaluate the policies for a caller and a model at a moment; the same facts are judged once."""
+        facts = caller.facts(model, self.policies.steady_since(moment))
         judgement = self._judgements.get(facts)
         if judgement is None:
             if len(self._judgements) >= MAX_JUDGEMENTS:
@@ -191,7 +195,7 @@ class Configurations:
         row = keys.find(key)
         if configuration is None or row is None or row.organization_id != organization:
             return None
-        self._remember(prefix, _caller(row), configuration)
+        self._remember(prefix, caller_of(row), configuration)
         return configuration
 
     def _remember(self, prefix: str, caller: Caller, configuration: Configuration) -> None:
@@ -213,7 +217,7 @@ def load_configuration(organization_id: UUID, versions: Versions) -> Configurati
         organization_id=organization_id,
         versions=versions,
         suspended=organization.state != Organization.State.ACTIVE,
-        policies=tuple(_policy(row) for row in PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value)),
+        policies=PolicyIndex(row.read() for row in PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value)),
         targets=tuple(
             _target(route)
             for route in ModelRoute.objects.filter(mine, is_active=True, credential__is_active=True)
@@ -252,7 +256,8 @@ class _Reading(Generic[T]):
         wires.cut(self._connection)
 
 
-def _caller(row: ApiKey) -> Caller:
+def caller_of(row: ApiKey) -> Caller:
+    """Return who calls with a key of an organization. The key may be one that is not stored."""
     assert row.organization is not None
     usable = row.revoked_at is None
     if row.application is not None:
@@ -273,20 +278,6 @@ def _caller(row: ApiKey) -> Caller:
         digest=row.digest,
         expires_at=row.expires_at,
         usable=usable,
-    )
-
-
-def _policy(row: PolicyRow) -> Policy:
-    return Policy(
-        id=row.id,
-        version=row.version,
-        name=row.name,
-        kind=row.kind,
-        mode=Mode(row.mode) if row.mode in Mode.__members__.values() else Mode.ENFORCE,
-        level=row.level,
-        scope_id=row.scope_id,
-        organization_id=row.organization_id,
-        rule=read_rule(row.kind, row.config),
     )
 
 

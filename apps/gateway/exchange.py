@@ -22,6 +22,7 @@ from apps.gateway.transcript import prompt_transcript
 from apps.orgs.keys import keyed_digest
 from apps.policies.budgets import Reserved
 from apps.policies.engine.evaluate import Reason
+from apps.policies.engine.request import Asked
 from apps.policies.rates.base import RateVerdict
 
 
@@ -51,6 +52,9 @@ class Exchange:
     prompt: Prompt | None = None
     judgement: Judgement | None = None
     priced: tuple[PricedTarget, ...] = ()
+    asked: Asked | None = None
+    request_reasons: tuple[Reason, ...] = ()
+    output_allowance: int | None = None
     inspection: Inspection | None = None
     route: Route | None = None
     verdict: RateVerdict | None = None
@@ -72,7 +76,8 @@ class Exchange:
     def forget(self) -> None:
         """Drop what was decided under a configuration that no longer holds; the prompt and the id stay."""
         self.caller = self.configuration = self.judgement = self.inspection = self.route = None
-        self.verdict = self.reserved = self.refusal = None
+        self.verdict = self.reserved = self.refusal = self.asked = self.output_allowance = None
+        self.request_reasons = ()
         self._asked = self._prompt_text = self._rate_readings = None
         self.budget_readings = ()
         self.shadow_reasons = []
@@ -168,22 +173,29 @@ class Exchange:
             "prompt_hash": keyed_hash(self.prompt_text()),
         }
 
+    def reasons(self) -> list[dict[str, Any]]:
+        """Return why it was refused, or in shadow mode would have been."""
+        reasons = list(self.judgement.reasons) if self.judgement else []
+        reasons += [storable(reason) for reason in (*self.request_reasons, *self.shadow_reasons)]
+        return reasons + ([storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else [])
+
+    def limits(self) -> list[dict[str, Any]]:
+        """Return every limit that was read, as it was found."""
+        return [*self._request_readings(), *self._readings(), *self.budget_readings]
+
+    def findings(self) -> list[dict[str, Any]]:
+        """Return what the guardrails found."""
+        return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
+
     def _why(self) -> Row:
-        return {**self._decision(), "findings": self._findings(), "limits": [*self._readings(), *self.budget_readings]}
+        return {**self._decision(), "findings": self.findings(), "limits": self.limits()}
 
     def _decision(self) -> Row:
-        judgement = self.judgement
-        reasons = list(judgement.reasons) if judgement else []
-        reasons += [storable(reason) for reason in self.shadow_reasons]
-        reasons += [storable(self.refusal)] if self.refusal and self.refusal not in self._decided() else []
         return {
-            "reasons": reasons,
-            "policies": judgement.stamps if judgement else [],
+            "reasons": self.reasons(),
+            "policies": self.judgement.stamps if self.judgement else [],
             "degraded": ["rate_limits"] if self.verdict and self.verdict.degraded else [],
         }
-
-    def _findings(self) -> list[dict[str, Any]]:
-        return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
 
     def _readings(self) -> list[dict[str, Any]]:
         if self._rate_readings is None and self.verdict is not None:
@@ -191,7 +203,23 @@ class Exchange:
         return self._rate_readings or []
 
     def _decided(self) -> tuple[Reason, ...]:
-        return self.judgement.decision.reasons if self.judgement else ()
+        return (*self.judgement.decision.reasons, *self.request_reasons) if self.judgement else ()
+
+    def _request_readings(self) -> list[dict[str, Any]]:
+        if self.judgement is None or self.asked is None:
+            return []
+        return [
+            {
+                "policy_id": str(policy.id),
+                "policy": policy.name,
+                "kind": policy.kind,
+                "max_input_tokens": rule.max_input_tokens,
+                "max_output_tokens": rule.max_output_tokens,
+                "asked": self.asked.as_json(),
+                "output_allowance": self.output_allowance,
+            }
+            for policy, rule in self.judgement.decision.request_limits
+        ]
 
 
 def keyed_hash(text: str) -> str:

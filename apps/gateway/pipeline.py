@@ -39,15 +39,26 @@ from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
-from apps.gateway.routing import Candidate, Environment, clamp, find_targets, plan_route, price_targets
+from apps.gateway.routing import (
+    Candidate,
+    Environment,
+    asked_of,
+    clamp,
+    find_targets,
+    plan_route,
+    price_targets,
+    with_output_limit,
+)
 from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
 from apps.policies.budgets import Claim, OverBudget, Reserved
-from apps.policies.engine.evaluate import Reason
+from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.policy import Level
-from apps.policies.rates.base import RateStore, RatesUnavailable
+from apps.policies.engine.request import output_allowance, request_reasons
+from apps.policies.rates.base import RateStore, RatesUnavailable, allow, refuse
+from apps.policies.rehearsal import rehearse_claim
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +67,7 @@ SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
 INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
+NOT_USABLE = "The API key is missing, unknown, expired or revoked."
 
 
 class Inbound(Protocol):
@@ -143,6 +155,24 @@ class Pipeline:
         except GatewayError as error:
             return _refusal_answer(exchange, error)
 
+    async def rehearse(self, exchange: Exchange) -> list[GatewayError]:
+        """Take a request, of which caller, configuration and prompt are known, through the stages up to the call.
+
+        Nothing is sent, counted, reserved or recorded. Return what would refuse it, the first of the path first; limits
+        and budgets are both read even if one refuses.
+        """
+        assert exchange.caller is not None
+        if not _may_call(exchange.caller):
+            return [Unauthenticated(NOT_USABLE)]
+        try:
+            self._judge(exchange)
+            await self._inspect(exchange)
+            self._plan(exchange)
+        except GatewayError as error:
+            return [error]
+        refusals = (await self._peek_limits(exchange), await self._peek_budgets(exchange))
+        return [refusal for refusal in refusals if refusal is not None]
+
     async def close(self) -> None:
         """Wait for what was left to do in the background."""
         await self.settlement.close()
@@ -175,7 +205,7 @@ class Pipeline:
         found = await self._find_caller(_bearer(inbound.authorization))
         if found is None:
             metrics.unauthenticated()
-            raise Unauthenticated("The API key is missing, unknown, expired or revoked.")
+            raise Unauthenticated(NOT_USABLE)
         exchange.caller, exchange.configuration = found
 
     async def _parse(self, exchange: Exchange, inbound: Inbound) -> None:
@@ -193,13 +223,19 @@ class Pipeline:
         targets = find_targets(configuration, self.environment, prompt.model)
         if configuration.suspended:
             raise Forbidden("FORBIDDEN", "The organization is suspended.")
-        exchange.judgement = configuration.judge(caller, prompt.model)
-        refusal = exchange.judgement.decision.refusal
-        if refusal is not None:
-            exchange.refusal = refusal
-            policy = {"policy": refusal.policy.name} if refusal.policy else {}
-            raise Forbidden(refusal.code, refusal.message, policy)
+        exchange.judgement = configuration.judge(caller, prompt.model, exchange.timestamp)
+        _refuse(exchange, exchange.judgement.decision.refusal)
         exchange.priced = price_targets(configuration, targets, exchange.timestamp)
+        self._limit_request(exchange, exchange.judgement.decision)
+
+    def _limit_request(self, exchange: Exchange, decision: Decision) -> None:
+        """Hold what the request asks for against its limits (403)."""
+        if decision.request_limits:
+            assert exchange.prompt is not None
+            exchange.asked = asked_of(exchange.prompt, exchange.priced)
+            exchange.request_reasons = request_reasons(decision.request_limits, exchange.asked)
+            _refuse(exchange, first_enforced(exchange.request_reasons))
+            exchange.output_allowance = output_allowance(decision.request_limits, exchange.asked)
 
     async def _inspect(self, exchange: Exchange) -> None:
         prompt, judgement = exchange.prompt, exchange.judgement
@@ -213,7 +249,11 @@ class Pipeline:
     def _plan(self, exchange: Exchange) -> None:
         assert exchange.inspection is not None
         assert exchange.judgement is not None
-        exchange.route = plan_route(exchange.inspection.passed, exchange.priced, exchange.judgement.decision)
+        assert exchange.prompt is not None
+        body = exchange.inspection.passed
+        if exchange.output_allowance is not None:
+            body = with_output_limit(body, exchange.prompt.choices, exchange.output_allowance)
+        exchange.route = plan_route(body, exchange.priced, exchange.judgement.decision)
 
     async def _take_limits(self, exchange: Exchange) -> None:
         judgement, route = exchange.judgement, exchange.route
@@ -240,6 +280,36 @@ class Pipeline:
             verdict = await self.rates.take(f"{exchange.id}{SHADOW}", [limit], tokens, self._hold_seconds)
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
+
+    async def _peek_limits(self, exchange: Exchange) -> GatewayError | None:
+        """Read the rate limits as `_take_limits` would find them; return what it would raise."""
+        judgement, route = exchange.judgement, exchange.route
+        assert judgement is not None
+        assert route is not None
+        limits, tokens = judgement.limits.enforced, route.expected_tokens
+        try:
+            readings = await self.rates.peek((*limits, *judgement.limits.shadow), tokens)
+        except RatesUnavailable:
+            return Unavailable("Rate limits cannot be checked right now.")
+        enforced, shadow = readings[: len(limits)], readings[len(limits) :]
+        full = [reading.limit for reading in shadow if reading.refuses(tokens)]
+        exchange.shadow_reasons += [shadow_reason(limit, judgement.decision) for limit in full]
+        if not any(reading.refuses(tokens) for reading in enforced):
+            exchange.verdict = allow(readings)
+            return None
+        verdict = refuse(enforced, tokens)
+        exchange.verdict = replace(verdict, readings=readings)
+        return _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
+
+    async def _peek_budgets(self, exchange: Exchange) -> GatewayError | None:
+        """Reckon with the budgets as `_open` would find them; return what it would raise."""
+        claim = self._intent(exchange).claim
+        result = await self.configurations.read(lambda: rehearse_claim(claim))
+        if isinstance(result, OverBudget):
+            return _over_budget(exchange, result)
+        exchange.budget_readings = result.readings
+        self._clamp(exchange, result)
+        return None
 
     async def _open(self, exchange: Exchange) -> None:
         """Commit the intent and the reservations, or give back what was taken."""
@@ -437,7 +507,8 @@ class Pipeline:
         return sorted(
             model
             for model in {*named, *self.environment.models()}
-            if not configuration.suspended and configuration.judge(caller, model).decision.refusal is None
+            if not configuration.suspended
+            and configuration.judge(caller, model, exchange.timestamp).decision.refusal is None
         )
 
 
@@ -446,6 +517,13 @@ async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
     if prompt.size < INSPECTED_AT_ONCE_BYTES:
         return inspect(prompt.body, guard, "input")
     return await asyncio.get_running_loop().run_in_executor(None, inspect, prompt.body, guard, "input")
+
+
+def _refuse(exchange: Exchange, refusal: Reason | None) -> None:
+    if refusal is not None:
+        exchange.refusal = refusal
+        policy = {"policy": refusal.policy.name} if refusal.policy else {}
+        raise Forbidden(refusal.code, refusal.message, policy)
 
 
 def _bearer(values: Sequence[str]) -> str:

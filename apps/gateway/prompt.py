@@ -1,12 +1,13 @@
 """The request's body, read once: its shape checked as far as the gateway depends on it, everything else kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from apps.gateway.errors import InvalidRequest
 from apps.gateway.providers.base import Body
 from apps.orgs.strict_json import StrictJsonError, parse_strict
+from apps.policies.engine.kinds import Feature
 
 MAX_MODEL_CHARACTERS = 256
 MAX_END_USER_CHARACTERS = 256
@@ -53,6 +54,16 @@ class Prompt:
     end_user: str
     metadata: dict[str, str] = field(repr=False)
 
+    def features(self) -> frozenset[Feature]:
+        """Return what the request makes use of beside text."""
+        used = {
+            Feature.TOOLS: any(self.body.get(name) for name in ("tools", "functions", "web_search_options")),
+            Feature.IMAGES: any("image" in kind for kind in _kinds_of_parts(self.body["messages"])),
+            Feature.STREAMING: self.stream,
+            Feature.N: self.choices > 1,
+        }
+        return frozenset(feature for feature, is_used in used.items() if is_used)
+
 
 def parse(raw: bytes, max_depth: int = 64) -> Prompt:
     """Read a chat completion request. Raises `InvalidRequest`, naming the field."""
@@ -77,6 +88,13 @@ def parse(raw: bytes, max_depth: int = 64) -> Prompt:
         end_user=_text(body, "user", MAX_END_USER_CHARACTERS),
         metadata=_metadata(body),
     )
+
+
+def _kinds_of_parts(messages: Sequence[Body]) -> Iterator[str]:
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            yield from (part["type"] for part in content)
 
 
 def _model(body: Body) -> str:

@@ -8,10 +8,12 @@ from functools import lru_cache
 
 from apps.gateway.configuration import Configuration, Target
 from apps.gateway.errors import Forbidden, InvalidRequest, ModelNotFound, Unavailable
+from apps.gateway.prompt import Prompt
 from apps.gateway.providers.base import Adapter, Body, Endpoint, TokenBound, UpstreamRequest
 from apps.gateway.providers.registry import adapter_for
 from apps.gateway.simulated import is_simulated_model, simulated_models
 from apps.policies.engine.evaluate import Decision
+from apps.policies.engine.request import Asked
 from apps.policies.prices import ModelPrice, WorstCase, context_window
 
 
@@ -70,7 +72,7 @@ def find_targets(configuration: Configuration, environment: Environment, model: 
 
     Raises `ModelNotFound`.
     """
-    named = [target for target in configuration.targets if _matches(target.pattern, model)]
+    named = [target for target in configuration.targets if pattern_matches(target.pattern, model)]
     if named:
         best = max(named, key=_particularity)
         return tuple(
@@ -119,11 +121,32 @@ def plan_route(body: Body, targets: Sequence[PricedTarget], decision: Decision) 
 
 def clamp(route: Route, body: Body, choices: int, output_tokens: int) -> Route:
     """Rebuild the requests so that the answer uses at most ``output_tokens``, over all its choices."""
-    each = max(1, output_tokens // choices)
-    named = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
-    clamped = {**body, **dict.fromkeys(named or ["max_completion_tokens"], each)}
+    clamped = with_output_limit(body, choices, output_tokens)
     candidates = tuple(_candidate(clamped, candidate.target) for candidate in route.candidates)
     return Route(candidates, route.worst, route.expected_tokens)
+
+
+def with_output_limit(body: Body, choices: int, output_tokens: int) -> Body:
+    """Return a request whose answer uses at most ``output_tokens``, over all its choices (one each at least)."""
+    each = max(1, output_tokens // choices)
+    named = [name for name in OUTPUT_LIMITS if body.get(name) is not None]
+    return {**body, **dict.fromkeys(named or ["max_completion_tokens"], each)}
+
+
+def asked_of(prompt: Prompt, targets: Sequence[PricedTarget]) -> Asked:
+    """Return what a request asks for: its input bounded for each target, its output as it says itself."""
+    bounds = [_candidate(prompt.body, target).bound.input_tokens for target in targets]
+    known = [bound for bound in bounds if bound is not None]
+    most = [prompt.body[name] for name in OUTPUT_LIMITS if prompt.body.get(name) is not None]
+    return Asked(
+        input_tokens=max(known) if len(known) == len(bounds) else None,
+        output_tokens=max(most) * prompt.choices if most else None,
+        choices=prompt.choices,
+        features=prompt.features(),
+    )
+
+
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def _expected_tokens(target: PricedTarget, body: Body) -> int:
@@ -157,5 +180,6 @@ def _particularity(target: Target) -> tuple[bool, bool, int]:
 
 
 @lru_cache(maxsize=4096)
-def _matches(pattern: str, model: str) -> bool:
+def pattern_matches(pattern: str, model: str) -> bool:
+    """Whether a route's pattern stands for a model."""
     return fnmatch.fnmatchcase(model, pattern)

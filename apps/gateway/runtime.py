@@ -95,6 +95,14 @@ class BackgroundLoop:
         assert self._runtime is not None
         return self._runtime
 
+    def adopt(self, runtime: Runtime) -> None:
+        """Use the runtime of the running loop's server: so its pages see the same limits as its requests."""
+        self._runtime, self._loop, self._pid = runtime, asyncio.get_running_loop(), os.getpid()
+
+    def release(self) -> None:
+        """Forget an adopted runtime, whose server ends."""
+        self._runtime = self._loop = None
+
     def finish_loose_ends(self) -> None:
         """Wait for what answered requests have left to do; where none needed the loop, there is nothing."""
         if self._loop is not None and self._pid == os.getpid():

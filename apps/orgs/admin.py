@@ -37,6 +37,7 @@ from apps.orgs.admin_forms import (
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import (
+    GovernedAdmin,
     Question,
     ScopedAdmin,
     ScopedForm,
@@ -261,7 +262,7 @@ class OrganizationAdmin(ScopedAdmin):
 
 
 @admin.register(Application)
-class ApplicationAdmin(ScopedAdmin):
+class ApplicationAdmin(GovernedAdmin):
     """Software that calls the gateway."""
 
     list_display = ["name", "organization", "current_state", "created_at"]
@@ -272,7 +273,8 @@ class ApplicationAdmin(ScopedAdmin):
     fields = ["organization", "name", "is_active", "id", "created_at"]
     readonly_fields = ["id", "created_at"]
     inlines = [KeysInline]
-    actions_detail = ["new_key"]
+    actions_detail = ["new_key", "explain"]
+    governed_as = "application"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new application has no id to show yet."""
@@ -300,7 +302,7 @@ class ApplicationAdmin(ScopedAdmin):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ScopedAdmin):
+class ApiKeyAdmin(GovernedAdmin):
     """Credentials to call the gateway with. The text of one is shown once, in the answer that makes it."""
 
     list_display = ["name", "shown_prefix", "current_state", "owner", "organization", "expires_at", "created_at"]
@@ -333,7 +335,8 @@ class ApiKeyAdmin(ScopedAdmin):
         "user": "typeof owner === 'undefined' || owner == 'user'",
         "organization": "typeof owner === 'undefined' || owner == 'user'",
     }
-    actions_detail = ["rotate_key", "revoke_key"]
+    actions_detail = ["rotate_key", "revoke_key", "explain"]
+    governed_as = "key"
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form for a new key, or for what may change of one."""
@@ -471,7 +474,7 @@ class ApiKeyAdmin(ScopedAdmin):
 
 
 @admin.register(User)
-class UserAdmin(ScopedAdmin):
+class UserAdmin(GovernedAdmin):
     """People and their roles."""
 
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
@@ -481,7 +484,8 @@ class UserAdmin(ScopedAdmin):
     readonly_fields = ["last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
-    actions_detail = ["set_password"]
+    actions_detail = ["set_password", "explain"]
+    governed_as = "user"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
         """Return the users, each with the roles that the person may see."""

@@ -567,6 +567,23 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         """Nothing: `remove` writes the records."""
 
 
+class GovernedAdmin(ScopedAdmin):
+    """The pages of what policies govern (applications, users, keys): each leads to the policies that hold for it."""
+
+    governed_as: ClassVar[str]
+    """What the page that explains calls it."""
+
+    def has_explain_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may see policies."""
+        return may(user_of(request), Action.VIEW, "policies.policy")
+
+    @detail_action("Effective policies", permission="explain", icon="rule")
+    def explain(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to the policies of a row and what they say of a request."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(reverse("admin:policies_policy_explain", args=[self.governed_as, row.pk]))
+
+
 def _filter_name(entry: Any) -> str:
     name = entry[0] if isinstance(entry, tuple | list) else entry
     return name.split("__")[0] if isinstance(name, str) else ""

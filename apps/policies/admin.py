@@ -2,23 +2,30 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils.html import format_html
 
+from apps.audit.explain import readings_of
 from apps.audit.money import usd_from_nano
+from apps.gateway.explanation import effective_policies, explain
+from apps.gateway.served import unserved
+from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject
+from apps.orgs.models import ApiKey
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
 from apps.orgs.scoping import visible
-from apps.policies.admin_forms import FORMS, SCOPES, PriceForm
-from apps.policies.describe import describe
+from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm, RequestForm
+from apps.policies.describe import describe_stored
 from apps.policies.engine.kinds import Kind
-from apps.policies.engine.policy import Broken, Level, read_rule
+from apps.policies.engine.policy import Broken, Level
 from apps.policies.models import Budget, LedgerEntry, Policy, PolicyVersion, Price
 
 MODE_COLOURS = {"enforce": "success", "shadow": "warning", "off": "default", "broken": "danger"}
@@ -26,6 +33,7 @@ KIND_CARDS = {
     Kind.MODEL_RESTRICTION: ("checklist", "Which models may be used. Without one that allows a model, it is refused."),
     Kind.RATE_LIMIT: ("speed", "How many requests or tokens in a span of time, and how many requests at once."),
     Kind.COST_CAP: ("savings", "How much money may be spent in a day, a week, a month or in total."),
+    Kind.REQUEST_LIMITS: ("straighten", "How large one request and its answer may be, and which features it may use."),
     Kind.GUARDRAIL: ("shield", "What happens to personal data, secrets and prompt injections in requests and answers."),
 }
 SCOPE_FIELDS = ["applies_to", "organization", "application", "user", "api_key"]
@@ -68,10 +76,11 @@ class PolicyAdmin(ScopedAdmin):
             fields = ["name", "kind", "scope", "mode", "summary", "version", "updated_at", "stored_config"]
             return [(None, {"fields": fields})]
         rule = ("What it rules", {"fields": list(FORMS[kind].CONFIG_FIELDS), "description": _explained(kind)})
+        terms = [("How", {"fields": ["mode"]}), ("For what and when", {"fields": ["models", *VALIDITY]})]
         if obj is None:
-            return [(kind.label, {"fields": ["name", *SCOPE_FIELDS]}), rule, ("How", {"fields": ["mode"]})]
+            return [(kind.label, {"fields": ["name", *SCOPE_FIELDS]}), rule, *terms]
         about = ["name", "summary", "scope", "version", "updated_at"]
-        return [(kind.label, {"fields": about}), rule, ("How", {"fields": ["mode"]})]
+        return [(kind.label, {"fields": about}), rule, *terms]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return what is shown only; a new policy has nothing to show."""
@@ -117,9 +126,40 @@ class PolicyAdmin(ScopedAdmin):
         published = PolicyVersion.objects.filter(policy_id=policy.pk)
         versions = visible(published, user_of(request))[:MOST_VERSIONS]
         return {
-            "versions": [(version, describe(version.kind, version.config)) for version in versions],
-            "broken": isinstance(read_rule(policy.kind, policy.config), Broken),
+            "versions": [(version, describe_stored(version)) for version in versions],
+            "broken": isinstance(policy.read().rule, Broken),
+            "warnings": unserved(policy),
         }
+
+    # --- What the policies say of a request
+
+    def get_urls(self) -> Any:
+        """Return the addresses, the page that explains among them."""
+        view = self.admin_site.admin_view(self.explain_view)
+        return [
+            path("explain/<str:subject>/<uuid:subject_id>/", view, name="policies_policy_explain"),
+            *super().get_urls(),
+        ]
+
+    def explain_view(self, request: HttpRequest, subject: str, subject_id: UUID) -> HttpResponse:
+        """Show the policies of an application, a user or a key, and what they say of a request that is not made."""
+        organization = as_id(request.GET.get("organization", ""))
+        try:
+            key = find_subject(user_of(request), subject, subject_id, organization)
+        except (NoSubject, UnclearSubject) as error:
+            raise PermissionDenied(str(error)) from error
+        form = RequestForm(request.POST or None)
+        explained = explain(key, form.body(), user_of(request)) if form.is_valid() else None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Policies of {_subject_name(key, subject)}",
+            "opts": self.opts,
+            "form": form,
+            "policies": effective_policies(key, user_of(request)),
+            "explained": explained,
+            "readings": readings_of(explained["limits"]) if explained else [],
+        }
+        return TemplateResponse(request, "control_plane/explain.html", context)
 
     # --- Columns
 
@@ -141,13 +181,13 @@ class PolicyAdmin(ScopedAdmin):
     @badge("Mode", MODE_COLOURS)
     def current_mode(self, policy: Policy) -> str:
         """Return the mode, or that the policy is broken."""
-        return "broken" if isinstance(read_rule(policy.kind, policy.config), Broken) else policy.mode
+        return "broken" if isinstance(policy.read().rule, Broken) else policy.mode
 
     @admin.display(description="What it does")
     def summary(self, policy: Policy) -> str:
         """Return what the policy does in one sentence, a broken one in red."""
-        sentence = describe(policy.kind, policy.config)
-        if isinstance(read_rule(policy.kind, policy.config), Broken):
+        sentence = describe_stored(policy)
+        if isinstance(policy.read().rule, Broken):
             return format_html('<span class="cp-broken">{}</span>', sentence)
         return format_html('<span class="cp-sentence">{}</span>', sentence)
 
@@ -180,7 +220,7 @@ class PolicyVersionAdmin(ScopedAdmin):
     @admin.display(description="What it did")
     def summary(self, version: PolicyVersion) -> str:
         """Return what that version did, in one sentence."""
-        return describe(version.kind, version.config)
+        return describe_stored(version)
 
     @admin.display(description="Configuration")
     def stored_config(self, version: PolicyVersion) -> str:
@@ -333,6 +373,19 @@ class LedgerEntryAdmin(ScopedAdmin):
         """Return a link to the request's record."""
         link = reverse("admin:audit_requestrecord_change", args=[entry.request_id])
         return format_html('<a class="text-link" href="{}">{}</a>', link, entry.request_id)
+
+
+def as_id(text: str) -> UUID | None:
+    """Return the id that a text is, ``None`` if it is none."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _subject_name(key: ApiKey, subject: str) -> str:
+    named = {"application": f"application {key.application}", "user": f"user {key.user}"}
+    return f"{named.get(subject, f'API key {key.name}')} in {key.organization}"
 
 
 def _kind(value: str) -> Kind | None:

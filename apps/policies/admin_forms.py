@@ -8,13 +8,14 @@ from django import forms
 from apps.audit.money import nano_from_usd, usd_from_nano
 from apps.orgs.models import ProviderCredential
 from apps.orgs.scoped_admin import ScopedForm
-from apps.policies.describe import DETECTOR_NAMES
+from apps.policies.describe import DETECTOR_NAMES, FEATURE_NAMES
 from apps.policies.engine.kinds import (
     DETECTORS,
     MAX_LIMIT_USD,
     WINDOW_SECONDS,
     ConfigError,
     Direction,
+    Feature,
     FindingAction,
     Fit,
     Kind,
@@ -46,6 +47,7 @@ MODES = [
     (Mode.SHADOW.value, "Shadow: refuse nothing, only record what would have been refused"),
     (Mode.OFF.value, "Off: do nothing"),
 ]
+VALIDITY = ("valid_from", "valid_until")
 _NARROWER = {Level.APPLICATION: "application", Level.USER: "user", Level.KEY: "api_key"}
 
 
@@ -63,14 +65,21 @@ class PolicyForm(ScopedForm):
         help_text="Policies of several scopes add up: a request must pass every one.",
     )
     mode = forms.ChoiceField(choices=MODES, initial=Mode.ENFORCE.value, widget=RadioSelect())
+    models = forms.CharField(
+        label="Only for these models",
+        required=False,
+        widget=Textarea(attrs={"rows": 2}),
+        help_text="One pattern a line; * stands for any text. Empty: for every model.",
+    )
 
     class Meta:
         model = Policy
-        fields = ["name", "organization", "application", "user", "api_key", "mode"]
+        fields = ["name", "organization", "application", "user", "api_key", "mode", "models", *VALIDITY]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.instance.kind = self.KIND.value
+        self.initial["models"] = _lines(self.instance.models)
         if self.instance.config:
             self.initial = {**self.initial, **self.initial_of(self.instance.config)}
         if not self.instance.version:
@@ -95,6 +104,10 @@ class PolicyForm(ScopedForm):
     def field_of(self, name: str) -> str:
         """Return the form's field for a field of the configuration; ``""`` where the form has none."""
         return name if name in self.CONFIG_FIELDS else ""
+
+    def clean_models(self) -> list[str]:
+        """Return the patterns as a list."""
+        return _patterns(self.cleaned_data["models"])
 
     def clean(self) -> dict[str, Any]:
         """Check scope and configuration, each error at its field."""
@@ -167,8 +180,7 @@ class ModelRestrictionForm(PolicyForm):
 
     def config(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the patterns as lists; an empty field is left out."""
-        patterns = {name: [line.strip() for line in data[name].splitlines()] for name in self.CONFIG_FIELDS}
-        listed = {name: [line for line in lines if line] for name, lines in patterns.items()}
+        listed = {name: _patterns(data[name]) for name in self.CONFIG_FIELDS}
         return {name: lines for name, lines in listed.items() if lines}
 
 
@@ -307,8 +319,74 @@ for _name in DETECTORS:
         widget=Select(),
     )
 
+
+class RequestLimitsForm(PolicyForm):
+    """How large one request may be, and what it may make use of."""
+
+    KIND = Kind.REQUEST_LIMITS
+    CONFIG_FIELDS = ("max_input_tokens", "max_output_tokens", *(f"allow_{name}" for name in Feature))
+
+    max_input_tokens = forms.IntegerField(
+        label="Most input tokens",
+        required=False,
+        widget=NumberInput(),
+        help_text="Bounded from above by the request's bytes. Leave empty for any number.",
+    )
+    max_output_tokens = forms.IntegerField(
+        label="Most output tokens",
+        required=False,
+        widget=NumberInput(),
+        help_text="Over all choices. A request that names no number gets this one. Leave empty for any number.",
+    )
+
+    def field_of(self, name: str) -> str:
+        """Return the form's field; the first one for what concerns all features."""
+        if name == "features":
+            return f"allow_{Feature.TOOLS}"
+        return f"allow_{name}" if name in Feature.__members__.values() else super().field_of(name)
+
+    def initial_of(self, config: Any) -> dict[str, Any]:
+        """Return the numbers and what is allowed: all but what the configuration forbids."""
+        features = _member(config, "features")
+        allowed = {f"allow_{name}": _member(features, name) is not False for name in Feature}
+        return {name: _member(config, name) for name in ("max_input_tokens", "max_output_tokens")} | allowed
+
+    def config(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the numbers that are filled in, and the features that are forbidden."""
+        numbers = {name: data[name] for name in ("max_input_tokens", "max_output_tokens") if data[name] is not None}
+        forbidden = {name.value: False for name in Feature if not data[f"allow_{name}"]}
+        return numbers | ({"features": forbidden} if forbidden else {})
+
+
+for _feature, _words in FEATURE_NAMES.items():
+    RequestLimitsForm.declared_fields[f"allow_{_feature}"] = forms.BooleanField(
+        label=f"Allow {_words}", required=False, initial=True, widget=CheckboxInput()
+    )
+
+
+class RequestForm(forms.Form):
+    """A request that is to be judged and not made."""
+
+    model = forms.CharField(max_length=256, widget=TextInput(attrs={"placeholder": "gpt-4o"}))
+    text = forms.CharField(
+        label="Message", widget=Textarea(attrs={"rows": 4}), initial="Hello", help_text="Judged, and stored nowhere."
+    )
+    max_tokens = forms.IntegerField(
+        label="Most output tokens", required=False, min_value=1, max_value=10**9, widget=NumberInput()
+    )
+    stream = forms.BooleanField(label="Streamed", required=False, widget=CheckboxInput())
+
+    def body(self) -> dict[str, Any]:
+        """Return the request."""
+        said = self.cleaned_data
+        body = {"model": said["model"], "messages": [{"role": "user", "content": said["text"]}]}
+        if said["max_tokens"] is not None:
+            body["max_tokens"] = said["max_tokens"]
+        return body | ({"stream": True} if said["stream"] else {})
+
+
 FORMS: dict[Kind, type[PolicyForm]] = {
-    form.KIND: form for form in (ModelRestrictionForm, RateLimitForm, CostCapForm, GuardrailForm)
+    form.KIND: form for form in (ModelRestrictionForm, RateLimitForm, CostCapForm, RequestLimitsForm, GuardrailForm)
 }
 
 
@@ -367,6 +445,10 @@ class PriceForm(ScopedForm):
 
 def _member(config: Any, name: str) -> Any:
     return config.get(name) if isinstance(config, dict) else None
+
+
+def _patterns(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _lines(patterns: Any) -> str:

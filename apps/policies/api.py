@@ -1,5 +1,7 @@
 """The JSON API of the policies, their versions, and prices."""
 
+from dataclasses import asdict
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
@@ -11,13 +13,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.audit.money import nano_from_usd, usd_from_nano
+from apps.gateway.served import unserved
 from apps.orgs.models import ApiKey, Application, Organization, User
 from apps.orgs.rest.fields import ObjectSerializer, Reference, Text
 from apps.orgs.rest.filters import PAGING, Filter, as_text, choice, query_values
 from apps.orgs.rest.pages import CursorPages
 from apps.orgs.rest.views import Collection
 from apps.orgs.scoping import visible
-from apps.policies.engine.kinds import ConfigError, Kind, parse_config
+from apps.policies.engine.kinds import ConfigError, Kind, parse_config, parse_terms
 from apps.policies.engine.policy import Mode
 from apps.policies.models import Policy, PolicyVersion, Price
 
@@ -31,6 +34,18 @@ class ConfigField(serializers.JSONField):
     """A policy's configuration; its kind says which fields it has."""
 
 
+@extend_schema_field({"type": "array", "items": {"type": "string"}})
+class ModelsField(serializers.JSONField):
+    """Patterns of model names."""
+
+
+class WarningSerializer(serializers.Serializer[Any]):
+    """Something that is allowed and probably not meant."""
+
+    param = serializers.CharField()
+    message = serializers.CharField()
+
+
 class PolicySerializer(ObjectSerializer[Policy]):
     """A policy. It stands on the platform (``organization`` null), an organization, or one thing inside of it."""
 
@@ -42,6 +57,8 @@ class PolicySerializer(ObjectSerializer[Policy]):
     key = Reference(ApiKey, source="api_key", required=False, allow_null=True)
     name = Text(required=False, max_length=MAX_NAME_CHARACTERS)
     config = ConfigField()
+    models = ModelsField(required=False, help_text="Patterns of the models it is for; empty: for all.")
+    warnings = serializers.SerializerMethodField(help_text="Names of models that nobody serves (yet).")
 
     class Meta(ObjectSerializer.Meta):
         model = Policy
@@ -55,9 +72,13 @@ class PolicySerializer(ObjectSerializer[Policy]):
             "kind",
             "mode",
             "config",
+            "models",
+            "valid_from",
+            "valid_until",
             "version",
             "created_at",
             "updated_at",
+            "warnings",
         ]
         read_only_fields = ["version"]
         fixed = ("organization",)
@@ -65,7 +86,10 @@ class PolicySerializer(ObjectSerializer[Policy]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Complete the scope and the name, and refuse a configuration that is not of its kind."""
         attrs = super().validate(attrs)
+        for name in self.initial_data.keys() - self.fields.keys():
+            raise ValidationError({name: "A policy has no such field."})
         _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
+        _check_terms(*(self.said(attrs, name) for name in ("models", "valid_from", "valid_until")))
         if self.instance is None:
             attrs = {"organization": _organization_of(attrs)} | attrs
             attrs = {"name": _name_of(attrs)} | attrs
@@ -73,7 +97,15 @@ class PolicySerializer(ObjectSerializer[Policy]):
 
     def said(self, attrs: dict[str, Any], name: str) -> Any:
         """Return what a field will be."""
-        return attrs[name] if name in attrs else getattr(self.instance, name)
+        return attrs[name] if name in attrs else getattr(self.instance or _EMPTY, name)
+
+    @extend_schema_field(WarningSerializer(many=True))
+    def get_warnings(self, policy: Policy) -> list[dict[str, str]]:
+        """Return what is probably not meant."""
+        return [asdict(warning) for warning in unserved(policy)]
+
+
+_EMPTY = Policy()
 
 
 def _check_config(kind: str, config: Any) -> None:
@@ -82,6 +114,13 @@ def _check_config(kind: str, config: Any) -> None:
     except ConfigError as error:
         message = [str(error)]
         raise ValidationError({"config": {error.field: message} if error.field else message}) from error
+
+
+def _check_terms(models: Any, valid_from: datetime | None, valid_until: datetime | None) -> None:
+    try:
+        parse_terms(models, valid_from, valid_until)
+    except ConfigError as error:
+        raise ValidationError({error.field: [str(error)]}) from error
 
 
 def _organization_of(attrs: dict[str, Any]) -> Organization | None:
@@ -105,6 +144,7 @@ class PolicyVersionSerializer(serializers.ModelSerializer[PolicyVersion]):
     policy = serializers.UUIDField(source="policy_id")
     organization = serializers.UUIDField(source="organization_id", allow_null=True)
     config = ConfigField()
+    models = ModelsField()
 
     class Meta:
         model = PolicyVersion
@@ -119,6 +159,9 @@ class PolicyVersionSerializer(serializers.ModelSerializer[PolicyVersion]):
             "level",
             "scope_id",
             "config",
+            "models",
+            "valid_from",
+            "valid_until",
             "published_at",
         ]
 

@@ -1,19 +1,22 @@
 """A policy in one sentence, for people."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 from apps.policies.engine.kinds import (
     CostCap,
     Direction,
+    Feature,
     FindingAction,
     Fit,
     Guardrail,
     ModelRestriction,
     Per,
     RateLimitRule,
+    RequestLimits,
 )
-from apps.policies.engine.policy import Broken, read_rule
+from apps.policies.engine.policy import Broken, Policy, read_rule
 
 MOST_PATTERNS = 5
 DETECTOR_NAMES = {
@@ -37,7 +40,7 @@ def describe(kind: str, config: Any) -> str:
     """Return in one sentence what a policy of ``kind`` does; of a broken one, that it denies and why."""
     rule = read_rule(kind, config)
     if isinstance(rule, Broken):
-        return f"Broken, and therefore denies every request: {rule.message}"
+        return _broken(rule)
     match rule:
         case ModelRestriction():
             return _model_restriction(config)
@@ -47,6 +50,42 @@ def describe(kind: str, config: Any) -> str:
             return _cost_cap(rule, config["limit_usd"])
         case Guardrail():
             return _guardrail(rule)
+        case RequestLimits():
+            return _request_limits(rule)
+
+
+class Stored(Protocol):
+    """A policy, or a version of one, as it is stored."""
+
+    kind: str
+    config: Any
+    models: Any
+    valid_from: datetime | None
+    valid_until: datetime | None
+
+    def read(self) -> Policy:
+        """Return the policy as the engine sees it."""
+        ...
+
+
+def describe_stored(row: Stored) -> str:
+    """Return in words what a policy does, for which models and when; of a broken one, that it denies and why."""
+    rule = row.read().rule
+    if isinstance(rule, Broken):
+        return _broken(rule)
+    said = describe(row.kind, row.config)
+    if row.models:
+        said += f" For {_listed(row.models)} only."
+    dates = [
+        f"{word} {moment:%Y-%m-%d %H:%M} UTC"
+        for word, moment in (("from", row.valid_from), ("until", row.valid_until))
+        if moment is not None
+    ]
+    return f"{said} Holds {' '.join(dates)}." if dates else said
+
+
+def _broken(rule: Broken) -> str:
+    return f"Broken, and therefore denies every request: {rule.message}"
 
 
 def _model_restriction(config: Mapping[str, Any]) -> str:
@@ -87,6 +126,26 @@ def _guardrail(rule: Guardrail) -> str:
         if names:
             parts.append(f"{action}s {_enumerated(names)}")
     return _sentence(f"{', '.join(parts)} {_WHERE[rule.direction]}")
+
+
+FEATURE_NAMES = {
+    Feature.TOOLS: "tools",
+    Feature.IMAGES: "images",
+    Feature.STREAMING: "streamed answers",
+    Feature.N: "several choices (n)",
+}
+
+
+def _request_limits(rule: RequestLimits) -> str:
+    most = [
+        f"{value:,} {side} tokens"
+        for value, side in ((rule.max_input_tokens, "input"), (rule.max_output_tokens, "output"))
+        if value is not None
+    ]
+    parts = [f"at most {' and '.join(most)} in a request"] if most else []
+    if rule.forbidden:
+        parts.append(f"no {' and no '.join(name for key, name in FEATURE_NAMES.items() if key in rule.forbidden)}")
+    return _sentence(", ".join(parts))
 
 
 def _listed(patterns: list[str]) -> str:

@@ -10,8 +10,9 @@ from django.utils import timezone
 from apps.audit.money import usd_from_nano
 from apps.audit.uuid7 import uuid7
 from apps.orgs.models import ApiKey, Application, Organization, User
-from apps.policies.engine.kinds import ConfigError, Kind, parse_config
-from apps.policies.engine.policy import Level, Mode
+from apps.policies.engine.kinds import ALWAYS, ConfigError, Kind, parse_config, parse_terms
+from apps.policies.engine.policy import Broken, Level, Mode, read_rule, read_terms
+from apps.policies.engine.policy import Policy as EnginePolicy
 
 
 class Policy(models.Model):
@@ -28,9 +29,13 @@ class Policy(models.Model):
     kind = models.CharField(max_length=24, choices=[(k.value, k.label) for k in Kind])
     mode = models.CharField(max_length=12, choices=[(m.value, m.value) for m in Mode], default=Mode.ENFORCE.value)
     config = models.JSONField()
+    valid_from = models.DateTimeField(null=True, blank=True, help_text="UTC. Empty: at once.")
+    valid_until = models.DateTimeField(null=True, blank=True, help_text="UTC, no longer included. Empty: for ever.")
     version = models.PositiveIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+    # The last one, since its name hides the module of fields from here on.
+    models = models.JSONField(default=list, blank=True, help_text="Patterns of the models it is for; none: for all.")
 
     class Meta:
         verbose_name_plural = "policies"
@@ -55,15 +60,22 @@ class Policy(models.Model):
                 level=self.level.value,
                 scope_id=self.scope_id,
                 config=self.config,
+                models=self.models,
+                valid_from=self.valid_from,
+                valid_until=self.valid_until,
             )
 
     def clean(self) -> None:
-        """Refuse a scope that crosses organizations and a configuration that is not of its kind."""
+        """Refuse a scope that crosses organizations, a configuration that is not of its kind and impossible terms."""
         self._clean_scope()
         try:
             parse_config(self.kind, self.config)
         except ConfigError as error:
             raise ValidationError({"config": f"{error.field}: {error}" if error.field else str(error)}) from error
+        try:
+            parse_terms(self.models, self.valid_from, self.valid_until)
+        except ConfigError as error:
+            raise ValidationError({error.field: str(error)}) from error
 
     def _clean_scope(self) -> None:
         narrower = [name for name in ("application", "user", "api_key") if getattr(self, f"{name}_id")]
@@ -94,6 +106,10 @@ class Policy(models.Model):
         """The id of what it stands on; ``None`` for the platform."""
         return self.api_key_id or self.user_id or self.application_id or self.organization_id
 
+    def read(self) -> EnginePolicy:
+        """Return the policy as the engine sees it; what cannot be read is `Broken` and denies."""
+        return _read(self, self.pk, Level(self.level))
+
 
 class PolicyVersion(models.Model):
     """What a policy said at one time. Append-only: records name it by policy id and version."""
@@ -108,7 +124,10 @@ class PolicyVersion(models.Model):
     level = models.CharField(max_length=12)
     scope_id = models.UUIDField(null=True)
     config = models.JSONField()
+    valid_from = models.DateTimeField(null=True)
+    valid_until = models.DateTimeField(null=True)
     published_at = models.DateTimeField(default=timezone.now)
+    models = models.JSONField(default=list)
 
     class Meta:
         ordering = ["-id"]
@@ -117,6 +136,30 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
+
+    def read(self) -> EnginePolicy:
+        """Return what the policy said, as the engine saw it."""
+        return _read(self, self.policy_id, Level(self.level))
+
+
+def _read(row: Policy | PolicyVersion, policy_id: UUID, level: Level) -> EnginePolicy:
+    rule, terms = read_rule(row.kind, row.config), read_terms(row.models, row.valid_from, row.valid_until)
+    if isinstance(terms, Broken):
+        rule, terms = terms, ALWAYS
+    elif isinstance(rule, Broken):
+        terms = ALWAYS
+    return EnginePolicy(
+        id=policy_id,
+        version=row.version,
+        name=row.name,
+        kind=row.kind,
+        mode=Mode(row.mode) if row.mode in Mode.__members__.values() else Mode.ENFORCE,
+        level=level,
+        scope_id=row.scope_id,
+        organization_id=row.organization_id,
+        rule=rule,
+        terms=terms,
+    )
 
 
 class Price(models.Model):

@@ -46,6 +46,12 @@ from apps.policies.engine.kinds import DETECTORS
             "Blocks secrets, redacts e-mail addresses and phone numbers in answers.",
         ),
         ("guardrail", {"detectors": {"injection": "flag"}}, "Flags prompt injections in requests and answers."),
+        (
+            "request_limits",
+            {"max_input_tokens": 4000, "max_output_tokens": 500, "features": {"tools": False, "n": False}},
+            "At most 4,000 input tokens and 500 output tokens in a request, no tools and no several choices (n).",
+        ),
+        ("request_limits", {"features": {"images": False}}, "No images."),
     ],
 )
 def test_a_policy_is_told_in_one_sentence(kind: str, config: dict[str, Any], sentence: str) -> None:

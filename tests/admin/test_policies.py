@@ -1,5 +1,6 @@
 """Policies: a form for each kind, which says what is wrong where it is wrong."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from apps.audit.models import ChangeRecord
 from apps.policies.models import Policy, PolicyVersion
 from tests.admin.cast import CAP, Cast, address, errors, filled, made, unique
 
-KINDS = ("model_restriction", "rate_limit", "cost_cap", "guardrail")
+DAY, NEXT = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+KINDS = ("model_restriction", "rate_limit", "cost_cap", "request_limits", "guardrail")
 
 
 def submit(client: Client, cast: Cast, kind: str, **changes: Any) -> Any:
@@ -51,6 +53,12 @@ def test_the_kind_is_chosen_first(onlookers: Cast) -> None:
             {"detector_email": "redact", "detector_secret": "block", "direction": "input"},
             {"detectors": {"email": "redact", "secret": "block"}, "direction": "input"},
         ),
+        ("request_limits", {"max_input_tokens": "100"}, {"max_input_tokens": 100}),
+        (
+            "request_limits",
+            {"max_output_tokens": "9", "allow_tools": None, "allow_n": None},
+            {"max_output_tokens": 9, "features": {"tools": False, "n": False}},
+        ),
     ],
 )
 def test_a_form_becomes_the_configuration_of_its_kind(
@@ -83,6 +91,23 @@ def test_a_form_becomes_the_configuration_of_its_kind(
         ("guardrail", {}, "detector_email"),
         ("guardrail", {"detector_phone": "shred"}, "detector_phone"),
         ("guardrail", {"detector_email": "block", "direction": "sideways"}, "direction"),
+        ("request_limits", {}, "max_input_tokens"),
+        ("request_limits", {"max_input_tokens": "-1"}, "max_input_tokens"),
+        ("request_limits", {"max_output_tokens": "99999999999"}, "max_output_tokens"),
+        ("rate_limit", {"concurrent": "1", "models": "x" * 257}, "models"),
+        ("rate_limit", {"concurrent": "1", "models": "gpt\x07"}, "models"),
+        ("rate_limit", {"concurrent": "1", "valid_from_0": "yesterday"}, "valid_from"),
+        (
+            "rate_limit",
+            {
+                "concurrent": "1",
+                "valid_from_0": "2026-02-01",
+                "valid_from_1": "00:00:00",
+                "valid_until_0": "2026-01-01",
+                "valid_until_1": "00:00:00",
+            },
+            "valid_until",
+        ),
     ],
 )
 def test_nonsense_is_refused_at_the_field(onlookers: Cast, kind: str, form: dict[str, Any], field: str) -> None:
@@ -132,6 +157,11 @@ def test_a_superadmin_rules_the_platform(cast: Cast) -> None:
         ("rate_limit", {"requests": "10", "tokens": "9", "per": "minute", "concurrent": "3"}),
         ("cost_cap", {"limit_usd": "12.50", "per": "day", "hard": "on", "fit": "clamp"}),
         ("guardrail", {"detector_email": "redact", "direction": "input"}),
+        ("request_limits", {"max_input_tokens": "100", "allow_images": None}),
+        (
+            "rate_limit",
+            {"concurrent": "3", "models": "gpt-*\r\no1", "valid_until_0": "2099-01-01", "valid_until_1": "12:30:00"},
+        ),
     ],
 )
 def test_a_form_that_is_saved_as_it_stands_publishes_nothing(cast: Cast, kind: str, form: dict[str, Any]) -> None:
@@ -224,3 +254,31 @@ def test_a_policy_on_a_user_who_has_left_can_still_be_changed_or_says_why_not(ca
     cast.people["developer"].memberships.all().delete()
     response = filled(cast.browser("admin"), address(policy, "change", policy.pk), limit_usd="9")
     assert "not a member" in response.content.decode()
+
+
+def test_models_and_dates_are_stored_and_told(cast: Cast) -> None:
+    dates = {"valid_from_0": "2026-01-01", "valid_from_1": "00:00:00"}
+    policy = made_policy(cast, "rate_limit", concurrent="1", models="gpt-*\r\n\r\n o1 ", **dates)
+    assert (policy.models, policy.valid_from) == (["gpt-*", "o1"], datetime(2026, 1, 1, tzinfo=UTC))
+    page = cast.browser("auditor").get(address(policy, "change", policy.pk)).content.decode()
+    assert "At most 1 at the same time. For gpt-*, o1 only. Holds from 2026-01-01 00:00 UTC." in page
+
+
+def test_a_model_that_nobody_serves_is_warned_of_on_the_policys_page(cast: Cast) -> None:
+    policy = made_policy(cast, "model_restriction", allow=f"gtp-4o\nsim-echo\n*\n{cast.home.route.model}")
+    page = cast.browser("admin").get(address(policy, "change", policy.pk)).content.decode()
+    assert page.count("serves the model") == 1
+    assert "No route and no provider serves the model &#x27;gtp-4o&#x27; yet." in page
+
+
+@pytest.mark.parametrize("row", [{"models": 7}, {"valid_from": NEXT, "valid_until": DAY}, {"config": {"requests": -1}}])
+def test_a_row_that_became_invalid_in_the_database_is_shown_as_broken(cast: Cast, row: dict[str, Any]) -> None:
+    policy = made_policy(cast, "rate_limit", concurrent="1")
+    Policy.objects.filter(pk=policy.pk).update(**row)
+    client = cast.browser("admin")
+    assert (
+        "This policy cannot be read as it is stored"
+        in client.get(address(policy, "change", policy.pk)).content.decode()
+    )
+    listed = client.get(f"{address(Policy, 'changelist')}?q={policy.name}").content.decode()
+    assert "Broken, and therefore denies every request" in listed

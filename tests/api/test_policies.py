@@ -10,6 +10,7 @@ CONFIGS = {
     "cost_cap": {"limit_usd": "12.50", "per": "day", "hard": True, "fit": "clamp"},
     "model_restriction": {"allow": ["gpt-*"], "deny": ["gpt-4*"]},
     "guardrail": {"detectors": {"email": "redact", "secret": "block"}, "direction": "both"},
+    "request_limits": {"max_input_tokens": 100, "max_output_tokens": 9, "features": {"tools": False}},
 }
 
 
@@ -68,6 +69,11 @@ def test_a_policy_stands_on_each_kind_of_scope(cast: Cast) -> None:
         ("model_restriction", {"allow": [1]}, "config.allow"),
         ("guardrail", {"detectors": {"email": "explode"}}, "config.email"),
         ("guardrail", {"detectors": {"shoe_size": "block"}}, "config.detectors"),
+        ("request_limits", {}, "config.max_input_tokens"),
+        ("request_limits", {"max_output_tokens": -1}, "config.max_output_tokens"),
+        ("request_limits", {"max_output_tokens": 10**12}, "config.max_output_tokens"),
+        ("request_limits", {"features": {"tools": 1}}, "config.tools"),
+        ("model_restriction", {"allow": ["gpt\x07"]}, "config.allow"),
         ("guardrail", [], "config"),
         ("guardrail", "email", "config"),
         ("guardrail", None, "config"),
@@ -149,3 +155,57 @@ def test_a_price_is_exact(cast: Cast, amount: Any, shown: str) -> None:
 def test_a_price_that_is_no_amount_is_refused(cast: Cast, amount: Any) -> None:
     body = {"model": "m", "input_usd_per_million": amount, "output_usd_per_million": "1"}
     assert error_of(cast.superadmin.post("prices", body), 400, "INVALID_REQUEST")["param"] == "input_usd_per_million"
+
+
+def rate_limit(cast: Cast, **fields: Any) -> dict[str, Any]:
+    body = {"organization": str(cast.organization.id), "kind": "rate_limit", "config": CONFIGS["rate_limit"]}
+    return body | fields
+
+
+def test_models_and_dates_are_kept_and_published(cast: Cast) -> None:
+    terms = {"models": ["gpt-*"], "valid_from": "2026-01-01T00:00:00Z", "valid_until": "2026-02-01T00:00:00Z"}
+    made = cast.admin.made("policies", rate_limit(cast, **terms))
+    version = cast.admin.get(f"policies/{made['id']}/versions").json()["results"][0]
+    for said in (made, version):
+        assert {name: said[name] for name in terms} == terms
+
+
+def test_a_policy_without_models_and_dates_is_for_every_model_at_any_time(cast: Cast) -> None:
+    made = cast.admin.made("policies", rate_limit(cast))
+    assert (made["models"], made["valid_from"], made["valid_until"]) == ([], None, None)
+
+
+@pytest.mark.parametrize(
+    ("terms", "param"),
+    [
+        ({"models": "gpt-*"}, "models"),
+        ({"models": None}, "models"),
+        ({"models": [""]}, "models"),
+        ({"models": ["a\nb"]}, "models"),
+        ({"models": [1]}, "models"),
+        ({"valid_from": "tomorrow"}, "valid_from"),
+        ({"valid_from": 5}, "valid_from"),
+        ({"valid_from": "2026-01-02T00:00:00Z", "valid_until": "2026-01-01T00:00:00Z"}, "valid_until"),
+        ({"valid_from": "2026-01-02T00:00:00Z", "valid_until": "2026-01-02T01:00:00+01:00"}, "valid_until"),
+    ],
+)
+def test_models_and_dates_that_cannot_be_are_refused_by_the_fields_name(
+    cast: Cast, terms: dict[str, Any], param: str
+) -> None:
+    error = error_of(cast.admin.post("policies", rate_limit(cast, **terms)), 400, "INVALID_REQUEST")
+    assert error["param"] == param
+
+
+def test_an_end_is_held_against_the_beginning_that_is_stored(cast: Cast) -> None:
+    made = cast.admin.made("policies", rate_limit(cast, valid_from="2026-03-01T00:00:00Z"))
+    answer = cast.admin.patch(f"policies/{made['id']}", {"valid_until": "2026-02-01T00:00:00Z"})
+    assert error_of(answer, 400, "INVALID_REQUEST")["param"] == "valid_until"
+
+
+def test_a_name_that_nobody_serves_is_warned_of_and_allowed(cast: Cast) -> None:
+    body = rate_limit(cast, kind="model_restriction", config={"allow": ["gtp-4o", "sim-echo", "claude-*"]})
+    made = cast.admin.made("policies", body | {"models": ["sim-ehco", "sim-*"]})
+    assert [(warning["param"], warning["message"]) for warning in made["warnings"]] == [
+        ("config.allow", "No route and no provider serves the model 'gtp-4o' yet."),
+        ("models", "No route and no provider serves the model 'sim-ehco' yet."),
+    ]

@@ -1,11 +1,13 @@
 """What the engine decides. Every test is a sentence about policies."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from apps.policies.engine.evaluate import Decision, Facts, evaluate
+from apps.policies.engine.evaluate import Decision, Facts, PolicyIndex, evaluate
+from apps.policies.engine.kinds import parse_terms
 from apps.policies.engine.policy import Level, Mode, Policy, read_rule
 
 ORGANIZATION, APPLICATION, USER, KEY = (uuid4() for _ in range(4))
@@ -31,8 +33,11 @@ def policy(config: Any, level: Level = Level.ORGANIZATION, kind: str = "model_re
     )
 
 
-def decide(*policies: Policy, model: str = "sim-echo") -> Decision:
-    return evaluate(Facts(ORGANIZATION, APPLICATION, USER, KEY, model), policies)
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def decide(*policies: Policy, model: str = "sim-echo", moment: datetime = NOW) -> Decision:
+    return evaluate(Facts(ORGANIZATION, APPLICATION, USER, KEY, model, moment), PolicyIndex(policies))
 
 
 def refused(*policies: Policy, model: str = "sim-echo") -> str | None:
@@ -92,9 +97,9 @@ def test_a_policy_on_another_scope_does_not_apply(level: Level) -> None:
 
 
 def test_a_caller_without_an_application_is_not_under_policies_of_no_application() -> None:
-    facts = Facts(ORGANIZATION, None, None, None, "sim-echo")
+    facts = Facts(ORGANIZATION, None, None, None, "sim-echo", NOW)
     stray = policy({"deny": ["*"]}, Level.APPLICATION, scope_id=None)
-    assert evaluate(facts, [policy({"allow": ["*"]}), stray]).refusal is None
+    assert evaluate(facts, PolicyIndex([policy({"allow": ["*"]}), stray])).refusal is None
 
 
 def test_a_policy_in_shadow_records_and_never_refuses() -> None:
@@ -146,3 +151,32 @@ def test_rules_for_later_stages_come_with_their_policies() -> None:
     assert [p for p, _ in decision.rate_limits] == [limit]
     assert [p for p, _ in decision.cost_caps] == [cap]
     assert [p for p, _ in decision.guardrails] == [guardrail]
+
+
+def test_a_policy_for_some_models_says_nothing_of_others() -> None:
+    ban = policy({"deny": ["*"]}, terms=parse_terms(["gpt-*"], None, None))
+    assert refused(policy({"allow": ["*"]}), ban, model="gpt-4o") == "MODEL_NOT_ALLOWED"
+    decision = decide(policy({"allow": ["*"]}), ban, model="sim-echo")
+    assert decision.refusal is None
+    assert ban not in decision.applied
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "holds"),
+    [(0, None, True), (1, None, False), (None, 0, False), (None, 1, True), (-1, 1, True), (-2, -1, False)],
+)
+def test_a_policy_holds_from_its_first_moment_until_before_its_last(
+    since: int | None, until: int | None, holds: bool
+) -> None:
+    first, last = (None if n is None else NOW + timedelta(microseconds=n) for n in (since, until))
+    ban = policy({"deny": ["*"]}, terms=parse_terms([], first, last))
+    assert (refused(policy({"allow": ["*"]}), ban) is not None) is holds
+
+
+def test_nothing_changes_between_two_edges() -> None:
+    first, last = NOW, NOW + timedelta(hours=1)
+    index = PolicyIndex([policy({"deny": ["*"]}, terms=parse_terms([], first, last))])
+    moments = [first - timedelta(days=9), first, last - timedelta(microseconds=1), last, last + timedelta(days=9)]
+    steady = [index.steady_since(moment) for moment in moments]
+    assert steady[1:] == [first, first, last, last]
+    assert steady[0] < moments[0]

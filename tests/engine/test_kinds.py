@@ -1,10 +1,21 @@
 """Which configurations are policies and which are refused, with the field named."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from apps.policies.engine.kinds import ConfigError, CostCap, Fit, Per, RateLimitRule, parse_config
+from apps.policies.engine.kinds import (
+    ConfigError,
+    CostCap,
+    Feature,
+    Fit,
+    Per,
+    RateLimitRule,
+    RequestLimits,
+    parse_config,
+    parse_terms,
+)
 
 
 def test_a_cost_cap_is_read_to_the_nano_dollar() -> None:
@@ -20,6 +31,11 @@ def test_a_cost_cap_is_hard_and_refuses_unless_it_says_otherwise() -> None:
 
 def test_concurrency_alone_needs_no_window() -> None:
     assert parse_config("rate_limit", {"concurrent": 3}) == RateLimitRule(None, None, 3, None)
+
+
+def test_request_limits_forbid_the_features_that_are_said_to_be_false_and_no_other() -> None:
+    config = {"max_output_tokens": 500, "features": {"tools": False, "streaming": True}}
+    assert parse_config("request_limits", config) == RequestLimits(None, 500, frozenset({Feature.TOOLS}))
 
 
 BAD: list[tuple[str, Any, str]] = [
@@ -61,6 +77,22 @@ BAD: list[tuple[str, Any, str]] = [
     ("guardrail", {"detectors": {"telepathy": "block"}}, "detectors"),
     ("guardrail", {"detectors": {"email": "eat"}}, "email"),
     ("guardrail", {"detectors": {"email": "block"}, "direction": "sideways"}, "direction"),
+    ("model_restriction", {"allow": ["gpt\x00"]}, "allow"),
+    ("model_restriction", {"allow": ["gpt-4o\n"]}, "allow"),
+    ("model_restriction", {"allow": [" gpt-4o"]}, "allow"),
+    ("model_restriction", {"deny": ["   "]}, "deny"),
+    ("request_limits", {}, "max_input_tokens"),
+    ("request_limits", {"features": {}}, "max_input_tokens"),
+    ("request_limits", {"features": {"tools": True}}, "max_input_tokens"),
+    ("request_limits", {"max_input_tokens": 0}, "max_input_tokens"),
+    ("request_limits", {"max_input_tokens": -1}, "max_input_tokens"),
+    ("request_limits", {"max_output_tokens": 10**9 + 1}, "max_output_tokens"),
+    ("request_limits", {"max_output_tokens": "5"}, "max_output_tokens"),
+    ("request_limits", {"max_output_tokens": 1.5}, "max_output_tokens"),
+    ("request_limits", {"features": ["tools"]}, "features"),
+    ("request_limits", {"features": {"telepathy": False}}, "features"),
+    ("request_limits", {"features": {"tools": "no"}}, "tools"),
+    ("request_limits", {"max_tokens": 5}, "max_tokens"),
     ("quota", {}, ""),
     ("cost_cap", [], ""),
     ("cost_cap", None, ""),
@@ -71,4 +103,30 @@ BAD: list[tuple[str, Any, str]] = [
 def test_what_is_not_of_its_kind_is_refused_and_the_field_named(kind: str, config: Any, field: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_config(kind, config)
+    assert refusal.value.field == field
+
+
+DAY, NEXT = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("models", "since", "until", "field"),
+    [
+        ("gpt-*", None, None, "models"),
+        (None, None, None, "models"),
+        ({"gpt": 1}, None, None, "models"),
+        ([""], None, None, "models"),
+        (["gpt\x07"], None, None, "models"),
+        ([7], None, None, "models"),
+        (["m"] * 1001, None, None, "models"),
+        ([], NEXT, DAY, "valid_until"),
+        ([], DAY, DAY, "valid_until"),
+        ([], DAY.replace(tzinfo=None), None, "valid_from"),
+    ],
+)
+def test_models_and_dates_that_cannot_be_are_refused_and_the_field_named(
+    models: Any, since: Any, until: Any, field: str
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_terms(models, since, until)
     assert refusal.value.field == field

@@ -1,38 +1,62 @@
 """The decision: what the policies of a caller's scopes say about a request."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from apps.policies.engine.kinds import CostCap, Guardrail, ModelRestriction, RateLimitRule
+from apps.policies.engine.kinds import CostCap, Guardrail, ModelRestriction, RateLimitRule, RequestLimits
 from apps.policies.engine.policy import Broken, Level, Mode, Policy
+
+Scope = tuple[Level, UUID | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision depends on: the caller's scopes and the model as asked for."""
+    """What a decision depends on: the caller's scopes, the model as asked for, and when (UTC)."""
 
     organization_id: UUID
     application_id: UUID | None
     user_id: UUID | None
     api_key_id: UUID | None
     model: str
+    moment: datetime
 
-    def covers(self, policy: Policy) -> bool:
-        """Whether ``policy`` stands on one of the caller's scopes."""
-        return policy.scope_id == self._scopes()[policy.level]
+    def scopes(self) -> tuple[Scope, ...]:
+        """Return the scopes of the caller, widest first. Nobody's application, user or key is no scope."""
+        narrower = (
+            (Level.APPLICATION, self.application_id),
+            (Level.USER, self.user_id),
+            (Level.KEY, self.api_key_id),
+        )
+        wide: tuple[Scope, ...] = ((Level.PLATFORM, None), (Level.ORGANIZATION, self.organization_id))
+        return wide + tuple(scope for scope in narrower if scope[1] is not None)
 
-    def _scopes(self) -> Mapping[Level, UUID | None]:
-        # A missing application, user or key is a scope no policy can stand on; the platform's is None on both sides.
-        nobody = UUID(int=0)
-        return {
-            Level.PLATFORM: None,
-            Level.ORGANIZATION: self.organization_id,
-            Level.APPLICATION: self.application_id or nobody,
-            Level.USER: self.user_id or nobody,
-            Level.KEY: self.api_key_id or nobody,
-        }
+
+class PolicyIndex:
+    """Policies by the scope they stand on, so that a decision looks at those of its caller and at no others."""
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        self._by_scope: dict[Scope, list[Policy]] = {}
+        edges = set()
+        for policy in policies:
+            self._by_scope.setdefault((policy.level, policy.scope_id), []).append(policy)
+            edges |= {policy.terms.valid_from, policy.terms.valid_until} - {None}
+        self._edges: list[datetime] = sorted(edge for edge in edges if edge is not None)
+
+    def on(self, scopes: Iterable[Scope]) -> list[Policy]:
+        """Return the policies on some scopes, in the order of the scopes."""
+        return [policy for scope in scopes for policy in self._by_scope.get(scope, ())]
+
+    def steady_since(self, moment: datetime) -> datetime:
+        """Return the last moment up to ``moment`` at which a policy began or ended to hold: nothing changed since."""
+        passed = bisect_right(self._edges, moment)
+        return self._edges[passed - 1] if passed else BEFORE_ALL_DATES
+
+
+BEFORE_ALL_DATES = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +85,35 @@ class Decision:
     rate_limits: tuple[tuple[Policy, RateLimitRule], ...]
     cost_caps: tuple[tuple[Policy, CostCap], ...]
     guardrails: tuple[tuple[Policy, Guardrail], ...]
+    request_limits: tuple[tuple[Policy, RequestLimits], ...] = ()
 
     @property
     def refusal(self) -> Reason | None:
         """The first reason that refuses; ``None`` if the request is allowed so far."""
-        return next((reason for reason in self.reasons if reason.enforced), None)
+        return first_enforced(self.reasons)
+
+
+def first_enforced(reasons: Iterable[Reason]) -> Reason | None:
+    """Return the first reason that refuses; ``None`` if none does."""
+    return next((reason for reason in reasons if reason.enforced), None)
 
 
 MODEL_NOT_ALLOWED = "MODEL_NOT_ALLOWED"
 FORBIDDEN = "FORBIDDEN"
 
 
-def evaluate(facts: Facts, policies: Iterable[Policy]) -> Decision:
+def evaluate(facts: Facts, policies: PolicyIndex) -> Decision:
     """Decide. A model needs a restriction that allows it, and every scope that has any must allow it; deny wins."""
-    applied = tuple(p for p in policies if p.mode is not Mode.OFF and facts.covers(p))
+    applied = tuple(
+        p for p in policies.on(facts.scopes()) if p.mode is not Mode.OFF and p.terms.cover(facts.model, facts.moment)
+    )
     return Decision(
         reasons=(*_broken(applied), *_model_reasons(facts.model, applied)),
         applied=applied,
         rate_limits=tuple((p, p.rule) for p in applied if isinstance(p.rule, RateLimitRule)),
         cost_caps=tuple((p, p.rule) for p in applied if isinstance(p.rule, CostCap)),
         guardrails=tuple((p, p.rule) for p in applied if isinstance(p.rule, Guardrail)),
+        request_limits=tuple((p, p.rule) for p in applied if isinstance(p.rule, RequestLimits)),
     )
 
 

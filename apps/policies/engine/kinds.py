@@ -7,6 +7,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ MAX_COUNT = 10**12
 MAX_LIMIT_USD = 10**9
 MAX_PATTERNS = 1000
 MAX_PATTERN_CHARACTERS = 256
+MAX_REQUEST_TOKENS = 10**9
 NANO = 10**9
 
 
@@ -25,6 +27,7 @@ class Kind(StrEnum):
     COST_CAP = "cost_cap"
     MODEL_RESTRICTION = "model_restriction"
     GUARDRAIL = "guardrail"
+    REQUEST_LIMITS = "request_limits"
 
     @property
     def label(self) -> str:
@@ -33,7 +36,7 @@ class Kind(StrEnum):
 
 
 class ConfigError(ValueError):
-    """A configuration that is not of its kind. ``field`` names the offending field, ``""`` for the whole."""
+    """A configuration or terms that cannot be. ``field`` names the offending field, ``""`` for the whole."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -54,6 +57,15 @@ class Fit(StrEnum):
 
     REFUSE = "refuse"
     CLAMP = "clamp"
+
+
+class Feature(StrEnum):
+    """What a request may make use of beside text: tools, images, an answer in pieces, more than one choice."""
+
+    TOOLS = "tools"
+    IMAGES = "images"
+    STREAMING = "streaming"
+    N = "n"
 
 
 class FindingAction(StrEnum):
@@ -112,7 +124,46 @@ class Guardrail:
     direction: Direction
 
 
-Rule = ModelRestriction | RateLimitRule | CostCap | Guardrail
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The most tokens of one request, its output over all choices, and the features it must not use."""
+
+    max_input_tokens: int | None
+    max_output_tokens: int | None
+    forbidden: frozenset[Feature]
+
+
+Rule = ModelRestriction | RateLimitRule | CostCap | Guardrail | RequestLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """For which models a policy speaks (none named: for all), and from when (included) until when (excluded), UTC."""
+
+    models: tuple[re.Pattern[str], ...] = ()
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+    def cover(self, model: str, moment: datetime) -> bool:
+        """Whether the policy speaks for a model at a moment."""
+        if self.valid_from is not None and moment < self.valid_from:
+            return False
+        if self.valid_until is not None and moment >= self.valid_until:
+            return False
+        return not self.models or any(pattern.match(model) for pattern in self.models)
+
+
+ALWAYS = Terms()
+
+
+def parse_terms(models: Any, valid_from: datetime | None, valid_until: datetime | None) -> Terms:
+    """Read a policy's models and dates. Raises `ConfigError`, naming the field."""
+    for field, moment in (("valid_from", valid_from), ("valid_until", valid_until)):
+        if moment is not None and moment.tzinfo is None:
+            raise ConfigError(field, "Must say its time zone.")
+    if valid_from is not None and valid_until is not None and valid_until <= valid_from:
+        raise ConfigError("valid_until", "Must be after valid_from.")
+    return Terms(_patterns({"models": models}, "models"), valid_from, valid_until)
 
 
 def parse_config(kind: str, config: Any) -> Rule:
@@ -143,7 +194,14 @@ def _patterns(config: Mapping[str, Any], field: str) -> tuple[re.Pattern[str], .
     for glob in globs:
         if not isinstance(glob, str) or not glob.strip() or len(glob) > MAX_PATTERN_CHARACTERS:
             raise ConfigError(field, f"Each pattern must be a text of 1 to {MAX_PATTERN_CHARACTERS} characters.")
+        if not glob.isprintable() or glob != glob.strip():
+            raise ConfigError(field, "A pattern must not hold control characters, nor begin or end with a space.")
     return tuple(re.compile(fnmatch.translate(glob)) for glob in globs)
+
+
+def is_exact(glob: str) -> bool:
+    """Whether a pattern stands for one name alone."""
+    return not any(character in glob for character in "*?[")
 
 
 def _rate_limit(config: Mapping[str, Any]) -> RateLimitRule:
@@ -158,12 +216,12 @@ def _rate_limit(config: Mapping[str, Any]) -> RateLimitRule:
     return RateLimitRule(requests, tokens, concurrent, WINDOW_SECONDS[per] if per else None)
 
 
-def _count(config: Mapping[str, Any], field: str) -> int | None:
+def _count(config: Mapping[str, Any], field: str, most: int = MAX_COUNT) -> int | None:
     value = config.get(field)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-        raise ConfigError(field, f"Must be a whole number from 1 to {MAX_COUNT}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ConfigError(field, f"Must be a whole number from 1 to {most}.")
     return value
 
 
@@ -205,6 +263,24 @@ def _guardrail(config: Mapping[str, Any]) -> Guardrail:
     return Guardrail(actions, _choice(config, "direction", Direction, Direction.BOTH))
 
 
+def _request_limits(config: Mapping[str, Any]) -> RequestLimits:
+    most_input, most_output = (
+        _count(config, field, MAX_REQUEST_TOKENS) for field in ("max_input_tokens", "max_output_tokens")
+    )
+    features = config.get("features", {})
+    if not isinstance(features, dict):
+        raise ConfigError("features", "Must be an object that says true or false of features.")
+    for name, allowed in features.items():
+        if name not in Feature.__members__.values():
+            raise ConfigError("features", f"Unknown feature; there are {', '.join(Feature)}.")
+        if not isinstance(allowed, bool):
+            raise ConfigError(name, "Must be true (allowed) or false.")
+    forbidden = frozenset(Feature(name) for name, allowed in features.items() if not allowed)
+    if most_input is most_output is None and not forbidden:
+        raise ConfigError("max_input_tokens", "Limit something: input tokens, output tokens or a feature.")
+    return RequestLimits(most_input, most_output, forbidden)
+
+
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -220,4 +296,5 @@ _PARSERS: dict[Kind, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Rule]]
     Kind.COST_CAP: (("limit_usd", "per", "hard", "fit"), _cost_cap),
     Kind.MODEL_RESTRICTION: (("allow", "deny"), _model_restriction),
     Kind.GUARDRAIL: (("detectors", "direction"), _guardrail),
+    Kind.REQUEST_LIMITS: (("max_input_tokens", "max_output_tokens", "features"), _request_limits),
 }

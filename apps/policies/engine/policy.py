@@ -1,11 +1,12 @@
 """A policy as the engine sees it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from apps.policies.engine.kinds import ConfigError, Kind, Rule, parse_config
+from apps.policies.engine.kinds import ALWAYS, ConfigError, Kind, Rule, Terms, parse_config, parse_terms
 
 
 class Mode(StrEnum):
@@ -28,7 +29,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The rule of a policy whose stored configuration cannot be read: it denies, and says so."""
+    """The rule of a policy that cannot be read as it is stored: it denies, and says so."""
 
     message: str
 
@@ -46,6 +47,7 @@ class Policy:
     scope_id: UUID | None
     organization_id: UUID | None
     rule: Rule | Broken
+    terms: Terms = ALWAYS
 
     @property
     def enforced(self) -> bool:
@@ -62,6 +64,14 @@ class Policy:
             "mode": self.mode.value,
             "level": self.level.value,
         }
+
+
+def read_terms(models: Any, valid_from: datetime | None, valid_until: datetime | None) -> Terms | Broken:
+    """Read stored models and dates; those that cannot be become `Broken`, which denies every model at any time."""
+    try:
+        return parse_terms(models, valid_from, valid_until)
+    except ConfigError as error:
+        return Broken(f"{error.field}: {error}")
 
 
 def read_rule(kind: str, config: Any) -> Rule | Broken:

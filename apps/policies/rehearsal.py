@@ -1,0 +1,38 @@
+"""What a reservation would find, without making it: the budgets' own reckoning on counters that nobody writes back."""
+
+from datetime import datetime
+
+from django.db import connection
+from django.utils import timezone
+
+from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Reserved
+from apps.policies.models import Budget
+
+
+def rehearse_claim(claim: Claim) -> Reserved | OverBudget:
+    """Return what reserving ``claim`` would answer now, by the database's time. Reads only."""
+    budgets = Budgets(_now(), ())
+    rows = Budget.objects.filter(pk__in=budgets.wanted([claim]))
+    budgets.load(_counter(row) for row in rows)
+    budgets.load([_counter(row) for row in budgets.missing([claim])])
+    return budgets.reserve(claim)
+
+
+def _counter(row: Budget) -> Counter:
+    return Counter(
+        id=row.pk,
+        organization_id=row.organization_id,
+        limit=row.limit_nano_usd,
+        reserved=row.reserved_nano_usd,
+        spent=row.spent_nano_usd,
+        overrun=row.overrun_nano_usd,
+    )
+
+
+def _now() -> datetime:
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        now: datetime = cursor.fetchone()[0]
+        return now
