@@ -215,3 +215,14 @@ def test_a_server_answers_from_the_limits_that_its_requests_use() -> None:
             BACKGROUND.release()
 
     assert asyncio.run(adopted())
+
+
+def test_an_old_decision_is_decided_again_for_who_may_see_its_record(governed: Cast) -> None:
+    add(governed, "request_limits", {"max_output_tokens": 5})
+    body = {"model": "sim-echo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 6}
+    assert governed.application_key.call("POST", "/v1/chat/completions", body).status_code == 403
+    record = RequestRecord.objects.get(organization_id=governed.organization.id)
+    said = governed.auditor.get(f"audit-logs/{record.pk}/decision").json()
+    assert (said["same"], said["allowed"], said["code"]) == (True, False, "FORBIDDEN")
+    assert said["reasons"] == said["recorded"]
+    error_of(governed.outsider.get(f"audit-logs/{record.pk}/decision"), 404, "NOT_FOUND")
