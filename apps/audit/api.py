@@ -1,6 +1,7 @@
 """The JSON API of what happened: request records, change records, and usage in sums. All of it is read-only."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -11,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import TruncDate
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +21,7 @@ from rest_framework.views import APIView
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.money import usd_from_nano
 from apps.audit.uuid7 import first_id_at
+from apps.gateway.reevaluation import reevaluate
 from apps.orgs.rest.filters import (
     PAGING,
     Filter,
@@ -165,6 +168,17 @@ class RecordSerializer(serializers.ModelSerializer[RequestRecord]):
         return text.response_redacted if text else None
 
 
+class DecisionSerializer(serializers.Serializer[Any]):
+    """What the policies said of a request, decided again."""
+
+    same = serializers.BooleanField(help_text="Whether it is what the record says.")
+    allowed = serializers.BooleanField(allow_null=True, help_text="Null: refused before the policies were asked.")
+    code = serializers.CharField(help_text="The code of the refusal, or nothing.")
+    reasons = serializers.ListField(child=serializers.DictField())
+    recorded = serializers.ListField(child=serializers.DictField(), help_text="The reasons that the record has.")
+    unseen = serializers.ListField(child=serializers.CharField(), help_text="What the record does not show, in words.")
+
+
 @extend_schema(tags=["audit-logs"])
 class RecordListing(Listing[RequestRecord]):
     """The audit log of requests."""
@@ -194,6 +208,13 @@ class RecordListing(Listing[RequestRecord]):
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """Return one request."""
         return Response(self.entries([self.row(id)])[0])
+
+    @extend_schema(responses=DecisionSerializer)
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def decision(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Decide again what was decided then, from the record and the versions of the policies that it names."""
+        query_values(request, set())
+        return Response(asdict(reevaluate(self.row(id))))
 
     def entries(self, records: Sequence[RequestRecord]) -> Any:
         """Return records as the API shows them, with their texts, which one query fetches for all."""

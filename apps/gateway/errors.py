@@ -19,6 +19,8 @@ from typing import Any
 
 from apps.audit.models import Status
 from apps.gateway.providers.base import Fault, UpstreamError
+from apps.policies.engine.evaluate import Reason
+from apps.policies.engine.policy import Policy
 
 
 class GatewayError(Exception):
@@ -77,9 +79,10 @@ class GuardrailBlocked(GatewayError):
     type = "invalid_request_error"
     outcome = Status.BLOCKED
 
-    def __init__(self, code: str, message: str, details: Mapping[str, Any]) -> None:
+    def __init__(self, code: str, message: str, details: Mapping[str, Any], policy: Policy) -> None:
         super().__init__(message, details=details)
         self.code = code
+        self.reason = Reason(code, message, policy)
 
 
 class Unauthenticated(GatewayError):

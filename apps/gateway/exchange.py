@@ -181,7 +181,9 @@ class Exchange:
 
     def limits(self) -> list[dict[str, Any]]:
         """Return every limit that was read, as it was found."""
-        return [*self._request_readings(), *self._readings(), *self.budget_readings]
+        worst = self.route.worst.as_json() if self.route else {}
+        budgets = [{**reading, "asked": worst} for reading in self.budget_readings]
+        return [*self._request_readings(), *self._readings(), *budgets]
 
     def findings(self) -> list[dict[str, Any]]:
         """Return what the guardrails found."""
@@ -199,7 +201,10 @@ class Exchange:
 
     def _readings(self) -> list[dict[str, Any]]:
         if self._rate_readings is None and self.verdict is not None:
-            self._rate_readings = [reading_json(reading) for reading in self.verdict.readings]
+            tokens = self.route.expected_tokens if self.route else 0
+            self._rate_readings = [
+                {**reading_json(reading), "asked": reading.limit.cost(tokens)} for reading in self.verdict.readings
+            ]
         return self._rate_readings or []
 
     def _decided(self) -> tuple[Reason, ...]:

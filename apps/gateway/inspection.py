@@ -23,6 +23,7 @@ from apps.policies.guardrails.strings import replace_strings, strings_of, unscan
 NEVER_STORED = frozenset(Detector) - {Detector.INJECTION}
 """What is redacted in every stored text; a phrase of an injection is no secret and is what an auditor looks for."""
 
+UNSCANNABLE = "UNSCANNABLE_CONTENT"
 _SEVERITY = {FindingAction.FLAG: 0, FindingAction.REDACT: 1, FindingAction.BLOCK: 2}
 _CODES = {Detector.SECRET: "SECRET_DETECTED", Detector.INJECTION: "INJECTION_DETECTED"}
 
@@ -37,7 +38,11 @@ class Guard:
     @property
     def intervenes(self) -> bool:
         """Whether anything may be blocked or changed, so that a text must be seen before it goes on."""
-        return any(action is not FindingAction.FLAG for action, _ in self.actions.values())
+        return self.intervening() is not None
+
+    def intervening(self) -> Policy | None:
+        """Return the first policy that may block or change a text."""
+        return next((policy for action, policy in self.actions.values() if action is not FindingAction.FLAG), None)
 
 
 NO_GUARD = Guard({}, {})
@@ -78,19 +83,19 @@ def inspect(value: Any, guard: Guard, where: str) -> Inspection:
         passed=_without(value, texts, found, redacted),
         stored=_without(value, texts, found, NEVER_STORED),
         findings=_summary(found, guard, where),
-        blocked=_blocked(found, guard, where),
+        blocked=blocked_by({f.detector for findings in found for f in findings}, guard, where),
     )
 
 
 def refuse_unscannable(body: Body, guard: Guard) -> None:
     """Raise `GuardrailBlocked` if a guardrail that intervenes meets parts that cannot be scanned as text."""
-    if not guard.intervenes:
+    policy = guard.intervening()
+    if policy is None:
         return
     parts = unscannable_parts(body)
     if parts:
-        policy = next(p for action, p in guard.actions.values() if action is not FindingAction.FLAG)
         message = f"Policy '{policy.name}' scans requests, and this one has content that cannot be scanned as text."
-        raise GuardrailBlocked("UNSCANNABLE_CONTENT", message, {"policy": policy.name, "parts": parts[:20]})
+        raise GuardrailBlocked(UNSCANNABLE, message, {"policy": policy.name, "parts": parts[:20]}, policy)
 
 
 @lru_cache(maxsize=4096)
@@ -128,9 +133,10 @@ def _what_happens(detector: Detector, guard: Guard) -> dict[str, Any]:
     return said
 
 
-def _blocked(found: Iterable[Sequence[Finding]], guard: Guard, where: str) -> GuardrailBlocked | None:
+def blocked_by(found: Iterable[Detector], guard: Guard, where: str) -> GuardrailBlocked | None:
+    """Return the refusal of a text in which some detectors found something; ``None`` if none of them blocks."""
     blocked = sorted(
-        {f.detector for findings in found for f in findings if _blocks(guard, f.detector)},
+        (detector for detector in found if _blocks(guard, detector)),
         key=lambda detector: (detector not in _CODES, detector),
     )
     if not blocked:
@@ -139,7 +145,7 @@ def _blocked(found: Iterable[Sequence[Finding]], guard: Guard, where: str) -> Gu
     names = ", ".join(detector.value for detector in blocked)
     message = f"Policy '{policy.name}' blocks {names} in {'requests' if where == 'input' else 'answers'}."
     details = {"policy": policy.name, "detectors": [detector.value for detector in blocked], "where": where}
-    return GuardrailBlocked(_CODES.get(blocked[0], "PII_DETECTED"), message, details)
+    return GuardrailBlocked(_CODES.get(blocked[0], "PII_DETECTED"), message, details, policy)
 
 
 def _blocks(guard: Guard, detector: Detector) -> bool:

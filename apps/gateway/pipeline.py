@@ -26,6 +26,7 @@ from apps.gateway.errors import (
     BudgetExceeded,
     Forbidden,
     GatewayError,
+    GuardrailBlocked,
     InternalFailure,
     InvalidRequest,
     ProviderFailed,
@@ -429,6 +430,7 @@ class Pipeline:
         exchange.output_findings = inspection.findings
         response = answer_transcript(_messages({"choices": inspection.stored}))
         if inspection.blocked:
+            exchange.refusal = inspection.blocked.reason
             outcome = _blocked_outcome(inspection.blocked, usage, source, response)
             await self.settlement.settle(exchange, outcome)
             return _refusal_answer(exchange, inspection.blocked)
@@ -456,6 +458,8 @@ class Pipeline:
 
     async def _record_failure(self, exchange: Exchange, error: GatewayError) -> None:
         outcome = Outcome(error.outcome, error.status, error.code, error.message)
+        if isinstance(error, GuardrailBlocked):
+            exchange.refusal = error.reason
         if exchange.opened:
             usage, source = _spent_on_failure(exchange, error)
             await self.settlement.settle(exchange, replace(outcome, usage=usage, usage_source=source))

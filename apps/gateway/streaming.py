@@ -78,6 +78,7 @@ class AnswerStream:
         inspection = inspect(messages, self._guard, "output")
         if inspection.blocked:
             blocked = inspection.blocked
+            self._exchange.refusal = blocked.reason
             await self._settle(self._outcome(Status.BLOCKED, blocked.code, blocked.message))
             yield _error_event(blocked)
             return

@@ -93,12 +93,25 @@ class WorstCase:
         """Return the worst case if at most ``tokens`` are produced."""
         return -(-(self.input_times_million + tokens * self.output_rate) // MILLION)
 
+    def as_json(self) -> dict[str, Any]:
+        """Write it exactly: what may be beyond 64 bits is a text."""
+        return {
+            "input_times_million": str(self.input_times_million),
+            "output_rate": str(self.output_rate),
+            "output_tokens": self.output_tokens,
+        }
+
     def output_within(self, nano_usd: int) -> int:
         """Return the most output tokens that ``nano_usd`` reaches for; negative if the input alone is above it."""
         left = nano_usd * MILLION - self.input_times_million
         if left < 0:
             return -1
         return min(self.output_tokens, left // self.output_rate) if self.output_rate else self.output_tokens
+
+
+def worst_from_json(said: dict[str, Any]) -> WorstCase:
+    """Read what `WorstCase.as_json` wrote."""
+    return WorstCase(int(said["input_times_million"]), int(said["output_rate"]), said["output_tokens"])
 
 
 class PriceBook:

@@ -1,6 +1,7 @@
 """What the policies say of a request that is not made, and which policies there are for a caller."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,12 @@ from apps.policies.models import Budget, Policy, Price, Reservation
 from tests.api.cast import NOBODYS_ID, Cast, error_of, unique
 
 PRICE = {"provider": "simulated", "model": "sim-*", "input_nano_usd": 10**9, "output_nano_usd": 2 * 10**9}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_runtime_is_left() -> Iterator[None]:
+    yield
+    BACKGROUND.stop()
 
 
 def add(cast: Cast, kind: str, config: dict[str, Any], **fields: Any) -> Policy:
@@ -215,3 +222,14 @@ def test_a_server_answers_from_the_limits_that_its_requests_use() -> None:
             BACKGROUND.release()
 
     assert asyncio.run(adopted())
+
+
+def test_an_old_decision_is_decided_again_for_who_may_see_its_record(governed: Cast) -> None:
+    add(governed, "request_limits", {"max_output_tokens": 5})
+    body = {"model": "sim-echo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 6}
+    assert governed.application_key.call("POST", "/v1/chat/completions", body).status_code == 403
+    record = RequestRecord.objects.get(organization_id=governed.organization.id)
+    said = governed.auditor.get(f"audit-logs/{record.pk}/decision").json()
+    assert (said["same"], said["allowed"], said["code"]) == (True, False, "FORBIDDEN")
+    assert said["reasons"] == said["recorded"]
+    error_of(governed.outsider.get(f"audit-logs/{record.pk}/decision"), 404, "NOT_FOUND")

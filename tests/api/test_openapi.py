@@ -37,7 +37,7 @@ def test_every_collection_is_described(document: dict[str, Any], sample: Any) ->
 @pytest.mark.parametrize(
     "path",
     ["keys/{id}/revoke", "keys/{id}/rotate", "policies/{id}/versions", "policies/evaluate", "policies/effective",
-     "audit-logs", "audit-logs/{id}", "changes",
+     "audit-logs", "audit-logs/{id}", "audit-logs/{id}/decision", "changes",
      "metrics/usage"],
 )  # fmt: skip
 def test_what_is_beside_the_collections_is_described(document: dict[str, Any], path: str) -> None:

@@ -33,7 +33,9 @@ def asked(house: House, folder: Path, model: str = "sim-echo", **fields: Any) ->
         await transport.start()
         async with pipeline(folder, transport=transport) as path:
             answer = await path.complete_chat(chat(house.key, model, **fields))
-            return answer.status, json.loads(await read_all(answer)), transport
+            body = json.loads(await read_all(answer))
+        await transport.close()
+        return answer.status, body, transport
 
     return run(call)
 
