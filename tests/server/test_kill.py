@@ -84,6 +84,13 @@ class Killable:
         for client in self._clients:
             client.join(20)
 
+    def let_go(self) -> None:
+        """Hold nothing in the database any more."""
+        accounts.read(
+            self.database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        )
+        accounts.read(self.database, "DROP FUNCTION hold() CASCADE")
+
     def let_deadlines_pass(self) -> None:
         accounts.read(self.database, "UPDATE audit_openrequest SET deadline = now() - interval '1 minute'")
 
@@ -132,6 +139,7 @@ def test_killed_anywhere_each_request_that_reached_the_provider_has_one_record(k
     until(lambda: killable.asleep() == 1)
     killable.send("before intent")
     killable.kill_workers()
+    killable.let_go()
     until(lambda: len(killable.workers()) == WORKERS and killable.chat("after") == 200)
 
     killable.let_deadlines_pass()
