@@ -71,6 +71,10 @@ class Journal:
         self._using = using
         self._forget()
 
+    def start(self) -> None:
+        """Start the thread before the first use: what a dead process left in the spool does not wait for a request."""
+        self._start()
+
     async def post(self, member: Any) -> Any:
         """Commit a member and return its result; `SPOOLED` for a durable one that the database did not take.
 

@@ -55,7 +55,8 @@ class Runtime:
         await asyncio.get_running_loop().run_in_executor(None, warm)
 
     def start_sweeping(self) -> None:
-        """Resolve, every now and then, what dead processes left open."""
+        """Resolve, every now and then, what dead processes left open, and write what they left in the spool."""
+        self.journal.start()
         self.sweeper.start()
 
     async def stop(self) -> None:

@@ -111,9 +111,9 @@ async def pipeline(folder: Path, **parts: Any) -> AsyncIterator[Pipeline]:
         yield built
     finally:
         await built.close()
-        await asyncio.get_running_loop().run_in_executor(None, journal.stop)
+        await asyncio.get_running_loop().run_in_executor(None, built.journal.stop)
         await transport.close()
-        await asyncio.get_running_loop().run_in_executor(None, configurations.close)
+        await asyncio.get_running_loop().run_in_executor(None, built.configurations.close)
 
 
 async def read_all(answer: Answer) -> bytes:

@@ -250,6 +250,5 @@ def test_a_configuration_that_never_holds_still_is_a_503(tmp_path: Path) -> None
 
     configurations = Restless()
     assert answer_of(house, chat(house.key), tmp_path, configurations=configurations)[0] == 503
-    configurations.close()
     assert house.only_record().attempts == []
     assert_settled(house)

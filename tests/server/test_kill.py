@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.mock_upstream import MockUpstream
@@ -84,6 +85,14 @@ class Killable:
         for client in self._clients:
             client.join(20)
 
+    def let_go(self) -> bool:
+        """Hold nothing in the database any more. Raises `psycopg.Error` where a worker's statement is in the way."""
+        accounts.read(
+            self.database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        )
+        accounts.read(self.database, "DROP FUNCTION IF EXISTS hold() CASCADE")
+        return True
+
     def let_deadlines_pass(self) -> None:
         accounts.read(self.database, "UPDATE audit_openrequest SET deadline = now() - interval '1 minute'")
 
@@ -130,8 +139,12 @@ def test_killed_anywhere_each_request_that_reached_the_provider_has_one_record(k
     until(lambda: len(killable.workers()) == WORKERS and killable.chat("between") == 200)
     killable.send("before settle")
     until(lambda: killable.asleep() == 1)
-    killable.send("before intent")
     killable.kill_workers()
+    until(lambda: killable.asleep() == 0)
+    killable.send("before intent")
+    until(lambda: killable.asleep() == 1)
+    killable.kill_workers()
+    until(killable.let_go)
     until(lambda: len(killable.workers()) == WORKERS and killable.chat("after") == 200)
 
     killable.let_deadlines_pass()
@@ -151,7 +164,7 @@ def test_killed_anywhere_each_request_that_reached_the_provider_has_one_record(k
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
+        with suppress(httpx.HTTPError, psycopg.Error):
             if condition():
                 return
         time.sleep(0.05)

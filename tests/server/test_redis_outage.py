@@ -61,7 +61,7 @@ class Limited:
 
     def stop(self) -> None:
         self.server.stop()
-        self.stop_redis()
+        self.redis.stop()
         self.upstream.stop()
 
 
