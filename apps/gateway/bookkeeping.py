@@ -62,7 +62,11 @@ Member = Intent | Closing | Refusal
 
 def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> list[Any]:
     """Write a group inside the journal's transaction; return one result for each member."""
-    store = group_store(connection)
+    return write_members(group_store(connection), members)
+
+
+def write_members(store: GroupStore, members: Sequence[Member]) -> list[Any]:
+    """Write a group as `write_group` does, with the statements and the time of ``store``."""
     closings = [m for m in members if isinstance(m, Closing)]
     situation = store.begin(_organizations(members), [m.record["id"] for m in closings])
     fresh = [not _stale(member, situation.versions) for member in members]
