@@ -81,6 +81,11 @@ class MoneyMachine(RuleBasedStateMachine):
     def reserve(self, worst: int, tokens: int, caps: set[int]) -> None:
         self._post([self._intent(worst, tokens, caps)])
 
+    @rule(cap=st.integers(0, 2), beyond=st.integers(-1, 1))
+    def reserve_about_all_that_is_left(self, cap: int, beyond: int) -> None:
+        left = self.caps[cap].rule.limit_nano_usd - _used(self._counter(self.caps[cap]))
+        self._post([self._intent(max(0, left + beyond), 0, {cap})])
+
     @rule(asked=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=2, max_size=5), settled=st.booleans())
     def reserve_many_in_one_group_that_settles_too(self, asked: list[tuple[int, int]], settled: bool) -> None:
         closings = [self._closing(request, reserved) for request, reserved in self.under_way.items()] if settled else []
