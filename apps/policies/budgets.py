@@ -218,7 +218,7 @@ def _reach(claim: Claim, cap: CostCap, counter: Counter) -> int:
 
 def _least(claim: Claim) -> int:
     """The fewest output tokens a clamped request is still worth sending with."""
-    return min(1, claim.worst.output_tokens)
+    return min(claim.worst.least_output, claim.worst.output_tokens)
 
 
 def _reading(policy: Policy, cap: CostCap, counter: Counter, place: Place) -> dict[str, Any]:

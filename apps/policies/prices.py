@@ -83,6 +83,8 @@ class WorstCase:
     input_times_million: int
     output_rate: int
     output_tokens: int
+    least_output: int = 1
+    """The fewest output tokens with which it can be sent: one for each choice."""
 
     @property
     def nano_usd(self) -> int:
