@@ -84,6 +84,7 @@ def write_members(store: GroupStore, members: Sequence[Member]) -> list[Any]:
         for member, is_fresh in zip(members, fresh, strict=True)
     ]
     sheet = Sheet(reservations=budgets.reservations, ledger=budgets.ledger, counters=budgets.changed())
+    sheet.alerts, sheet.parts, sheet.expired_parts = budgets.alerts, budgets.changed_parts(), budgets.expired_parts()
     for member, result in zip(members, results, strict=True):
         _enter(sheet, member, result)
     store.write(sheet)
@@ -169,6 +170,9 @@ def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Bud
         if missing:
             store.create(missing)
             budgets.load(store.lock([budget.id for budget in missing]))
+        rolling = budgets.rolling(claims)
+        if rolling:
+            budgets.load_parts(store.parts(rolling))
     return budgets
 
 

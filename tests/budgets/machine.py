@@ -17,7 +17,7 @@ from apps.gateway.bookkeeping import Closing, Intent, Member, write_members
 from apps.gateway.group_store import Situation, group_store
 from apps.gateway.sweeper import sweep
 from apps.orgs.versions import read_versions
-from apps.policies.budgets import Claim, OverBudget, Reserved, place_of
+from apps.policies.budgets import BEGINNING, Claim, OverBudget, Reserved, place_of
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Mode, Policy
 from apps.policies.ledger import prove
@@ -74,6 +74,7 @@ class MoneyMachine(RuleBasedStateMachine):
         ]
         self.under_way: dict[UUID, int] = {}
         self.closed: dict[UUID, int] = {}
+        self.admitted: list[tuple[UUID, int | None, datetime, UUID]] = []
 
     # --- What happens to requests
 
@@ -83,7 +84,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(cap=st.integers(0, 2), beyond=st.integers(-1, 1))
     def reserve_about_all_that_is_left(self, cap: int, beyond: int) -> None:
-        left = self.caps[cap].rule.limit_nano_usd - _used(self._counter(self.caps[cap]))
+        left = self._left(self.caps[cap])
         self._post([self._intent(max(0, left + beyond), 0, {cap})])
 
     @rule(asked=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=2, max_size=5), settled=st.booleans())
@@ -144,10 +145,10 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @rule(cap=st.integers(0, 2), per=st.sampled_from(Per))
     def change_a_window(self, cap: int, per: Per) -> None:
-        self.caps[cap].change(per=per)
+        self.caps[cap].change(per=per, span_hours=24 if per is Per.ROLLING else None)
 
-    @rule(hours=st.sampled_from([1, 11, 13, 24, 24 * 7, 24 * 31]))
-    def let_time_pass(self, hours: int) -> None:
+    @rule(hours=st.sampled_from([0.2, 0.4, 1, 11, 13, 24, 24 * 7, 24 * 31]))
+    def let_time_pass(self, hours: float) -> None:
         self.now += timedelta(hours=hours)
 
     # --- What always holds
@@ -163,6 +164,8 @@ class MoneyMachine(RuleBasedStateMachine):
     def a_hard_cap_is_exceeded_by_recorded_overruns_alone(self) -> None:
         most = {cap.id: cap.most for cap in self.caps if cap.rule.hard}
         for budget in self._budgets():
+            if budget.span_hours is not None:
+                continue  # sums up for ever; `_check_decision` looks at the span
             used = budget.spent_nano_usd + budget.reserved_nano_usd - budget.overrun_nano_usd
             assert used <= most.get(budget.policy_id, used)
 
@@ -185,6 +188,23 @@ class MoneyMachine(RuleBasedStateMachine):
     def _counter(self, cap: Cap) -> Budget | None:
         place = place_of(cap.policy(self.organization), cap.rule, self.now)
         return Budget.objects.filter(id=place.budget).first()
+
+    def _left(self, cap: Cap) -> int:
+        if cap.rule.span_hours is None:
+            return cap.rule.limit_nano_usd - _used(self._counter(cap))
+        # The oldest part of the span counts as a whole: its length is a sixtieth of the span.
+        return cap.rule.limit_nano_usd - self._used_since(
+            cap, self.now - timedelta(hours=24), parts=timedelta(hours=0.4)
+        )
+
+    def _used_since(self, cap: Cap, since: datetime, parts: timedelta | None = None) -> int:
+        used = {**self.under_way, **self.closed}
+        return sum(
+            used[request]
+            for policy, hours, at, request in self.admitted
+            if (policy, hours) == (cap.id, cap.rule.span_hours)
+            and (at > since if parts is None else at - (at - BEGINNING) % parts + parts > since)
+        )
 
     def _intent(self, worst: int, tokens: int, caps: set[int]) -> Intent:
         request = uuid7()
@@ -226,7 +246,9 @@ class MoneyMachine(RuleBasedStateMachine):
                 self.under_way.pop(member.record["id"], None)
                 self.closed[member.record["id"]] = member.record["cost_nano_usd"]
             elif isinstance(result, Reserved):
-                self.under_way[member.claim.request_id] = result.nano_usd
+                request = member.claim.request_id
+                self.under_way[request] = result.nano_usd
+                self.admitted += [(policy.id, cap.span_hours, self.now, request) for policy, cap in member.claim.caps]
         if len(members) == 1 and isinstance(members[0], Intent):
             self._check_decision(members[0].claim, results[0])
         return results
@@ -234,9 +256,12 @@ class MoneyMachine(RuleBasedStateMachine):
     def _check_decision(self, claim: Claim, result: Reserved | OverBudget) -> None:
         claimed = {policy.id for policy, _ in claim.caps}
         hard = [cap for cap in self.caps if cap.id in claimed and cap.rule.hard]
-        left = [cap.rule.limit_nano_usd - _used(self._counter(cap)) for cap in hard]
+        left = [self._left(cap) for cap in hard]
         if isinstance(result, Reserved):
             assert all(nano_usd >= 0 for nano_usd in left)
+            for cap in hard:
+                if cap.rule.span_hours is not None:
+                    assert self._used_since(cap, self.now - timedelta(hours=24)) <= cap.rule.limit_nano_usd
             return
         least = claim.worst.with_output(min(1, claim.worst.output_tokens))
         needed = [least if cap.rule.fit is Fit.CLAMP else claim.worst.nano_usd for cap in hard]

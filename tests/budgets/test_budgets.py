@@ -3,14 +3,16 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection, transaction
 
 from apps.gateway.group_store import Sheet, group_store
-from apps.policies.budgets import Budgets, Claim, OverBudget, Reserved, Settlement, place_of, window
+from apps.policies.budgets import Budgets, Claim, Held, OverBudget, Reserved, Settlement, place_of, window
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Mode, Policy
 from apps.policies.models import Budget, LedgerEntry, Reservation
@@ -20,9 +22,15 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 def cap(
-    limit: int, *, per: Per = Per.TOTAL, hard: bool = True, fit: Fit = Fit.REFUSE, mode: Mode = Mode.ENFORCE
+    limit: int,
+    *,
+    per: Per = Per.TOTAL,
+    hard: bool = True,
+    fit: Fit = Fit.REFUSE,
+    mode: Mode = Mode.ENFORCE,
+    **terms: Any,
 ) -> tuple[Policy, CostCap]:
-    rule = CostCap(limit, per, hard, fit)
+    rule = CostCap(limit, per, hard, fit, **terms)
     organization = uuid4()
     return Policy(uuid4(), 1, "Cap", "cost_cap", mode, Level.ORGANIZATION, organization, organization, rule), rule
 
@@ -39,20 +47,37 @@ def reserve(wanted: Claim, now: datetime = NOW) -> Reserved | OverBudget:
         if missing := budgets.missing([wanted]):
             store.create(missing)
             budgets.load(store.lock([budget.id for budget in missing]))
+        budgets.load_parts(store.parts(budgets.rolling([wanted])))
         result = budgets.reserve(wanted)
-        store.write(Sheet(reservations=budgets.reservations, counters=budgets.changed()))
+        store.write(_sheet(budgets))
     return result
+
+
+def _sheet(budgets: Budgets) -> Sheet:
+    return Sheet(
+        reservations=budgets.reservations,
+        ledger=budgets.ledger,
+        alerts=budgets.alerts,
+        counters=budgets.changed(),
+        parts=budgets.changed_parts(),
+        expired_parts=budgets.expired_parts(),
+    )
+
+
+def _held(rows) -> list[Held]:
+    return [Held(*row) for row in rows.values_list("request_id", "budget_id", "amount_nano_usd", "part_start")]
 
 
 def settle(request: UUID, nano_usd: int, now: datetime = NOW) -> int:
     with transaction.atomic():
         store = group_store(connection)
         rows = Reservation.objects.filter(request_id=request)
-        budgets = Budgets(now, rows.values_list("request_id", "budget_id", "amount_nano_usd"))
+        budgets = Budgets(now, _held(rows))
         rows.delete()
         budgets.load(store.lock(budgets.wanted([])))
+        budgets.load_parts(store.parts(budgets.rolling([])))
         overrun = budgets.settle(Settlement(request, nano_usd))
-        store.write(Sheet(ledger=budgets.ledger, counters=budgets.changed()))
+        store.write(_sheet(budgets))
     return overrun
 
 
@@ -205,3 +230,84 @@ def at_once(count: int, work: Callable[[], bool]) -> list[bool]:
             return list(pool.map(in_a_thread, range(count)))
     finally:
         connection.close()
+
+
+def spend(capped: tuple[Policy, CostCap], nano_usd: int, now: datetime) -> bool:
+    wanted = claim(capped, worst=nano_usd)
+    admitted = isinstance(reserve(wanted, now), Reserved)
+    settle(wanted.request_id, nano_usd, now)
+    return admitted
+
+
+def test_a_rolling_cap_frees_money_once_the_part_of_the_span_it_was_spent_in_has_left_it() -> None:
+    daily = cap(100, per=Per.ROLLING, span_hours=24)
+    part = timedelta(hours=24) / 60
+    assert spend(daily, 60, NOW)
+    assert spend(daily, 40, NOW + timedelta(hours=12))
+    assert not spend(daily, 1, NOW + timedelta(hours=24))
+    assert spend(daily, 60, NOW + timedelta(hours=24) + part)
+    assert not spend(daily, 1, NOW + timedelta(hours=24) + part)
+
+
+def test_a_rolling_cap_says_when_its_first_money_comes_back() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    spend(hourly, 100, NOW)
+    refused = reserve(claim(hourly, worst=1), NOW + timedelta(minutes=30))
+    assert isinstance(refused, OverBudget)
+    assert refused.resets_at == NOW + timedelta(minutes=61)
+
+
+def test_a_transaction_that_began_earlier_sees_what_a_later_one_reserved_in_a_later_part() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    assert isinstance(reserve(claim(hourly, worst=100), NOW + timedelta(minutes=1)), Reserved)
+    assert isinstance(reserve(claim(hourly, worst=1), NOW), OverBudget)
+
+
+def test_a_call_under_a_rolling_cap_settles_in_the_part_it_was_reserved_in() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    first = claim(hourly, worst=80)
+    reserve(first)
+    settle(first.request_id, 30, NOW + timedelta(minutes=50))
+    assert isinstance(reserve(claim(hourly, worst=71), NOW + timedelta(minutes=60)), OverBudget)
+    assert isinstance(reserve(claim(hourly, worst=100), NOW + timedelta(minutes=61)), Reserved)
+
+
+def test_parts_that_no_span_reaches_any_more_are_forgotten_and_their_money_is_still_in_the_ledger() -> None:
+    hourly = cap(10**6, per=Per.ROLLING, span_hours=1)
+    for hour in range(6):
+        spend(hourly, 5, NOW + timedelta(hours=hour))
+    row = counter(hourly)
+    assert row.parts.count() <= 3
+    assert row.spent_nano_usd == 30
+
+
+def test_of_many_at_once_under_a_rolling_cap_exactly_as_many_as_fit_are_admitted(postgres_only: None) -> None:
+    hourly = cap(37_000, per=Per.ROLLING, span_hours=1)
+    assert sum(at_once(60, lambda: isinstance(reserve(claim(hourly, worst=1000)), Reserved))) == 37
+
+
+def test_crossing_a_percent_of_the_limit_is_recorded_once_in_a_window() -> None:
+    daily = cap(100, per=Per.DAY, hard=False, alert_at=(50, 80, 100))
+    for nano_usd in (49, 1, 10, 60, 10):
+        spend(daily, nano_usd, NOW)
+    alerts = list(counter(daily).alerts.order_by("percent").values_list("percent", "spent_nano_usd"))
+    assert alerts == [(50, 50), (80, 120), (100, 120)]
+    spend(daily, 50, NOW + timedelta(days=1))
+    assert counter(daily, NOW + timedelta(days=1)).alerts.get().percent == 50
+
+
+def test_a_lowered_limit_records_what_is_crossed_with_the_next_request_and_only_once() -> None:
+    policy, rule = cap(100, hard=False, alert_at=(50,))
+    spend((policy, rule), 30, NOW)
+    for _ in range(2):
+        spend((policy, replace(rule, limit_nano_usd=60)), 1, NOW)
+    assert counter((policy, rule)).alerts.get().spent_nano_usd == 30
+
+
+def test_under_a_rolling_cap_only_what_the_span_holds_crosses_a_percent() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1, hard=False, alert_at=(50,))
+    spend(hourly, 40, NOW)
+    spend(hourly, 40, NOW + timedelta(hours=2))
+    assert not counter(hourly).alerts.exists()
+    spend(hourly, 10, NOW + timedelta(hours=2))
+    assert counter(hourly).alerts.get().spent_nano_usd == 50
