@@ -14,7 +14,7 @@ from apps.orgs.api import (
     UserCollection,
 )
 from apps.orgs.rest.views import NotFound
-from apps.policies.api import PolicyCollection, PriceCollection
+from apps.policies.api import BudgetListing, PolicyCollection, PriceCollection
 
 router = SimpleRouter(trailing_slash=False)
 router.register("organizations", OrganizationCollection, basename="organization")
@@ -26,6 +26,7 @@ router.register("policies", PolicyCollection, basename="policy")
 router.register("provider-credentials", CredentialCollection, basename="provider-credential")
 router.register("routes", RouteCollection, basename="route")
 router.register("prices", PriceCollection, basename="price")
+router.register("budgets", BudgetListing, basename="budget")
 router.register("audit-logs", RecordListing, basename="audit-log")
 router.register("changes", ChangeListing, basename="change")
 

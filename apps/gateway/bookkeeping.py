@@ -63,7 +63,11 @@ Member = Intent | Closing | Refusal
 
 def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> list[Any]:
     """Write a group inside the journal's transaction; return one result for each member."""
-    store = group_store(connection)
+    return write_members(group_store(connection), members)
+
+
+def write_members(store: GroupStore, members: Sequence[Member]) -> list[Any]:
+    """Write a group as `write_group` does, with the statements and the time of ``store``."""
     closings = [m for m in members if isinstance(m, Closing)]
     situation = store.begin(_organizations(members), [m.record["id"] for m in closings])
     fresh = [not _stale(member, situation.versions) for member in members]
@@ -81,6 +85,7 @@ def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> l
         for member, is_fresh in zip(members, fresh, strict=True)
     ]
     sheet = Sheet(reservations=budgets.reservations, ledger=budgets.ledger, counters=budgets.changed())
+    sheet.alerts, sheet.parts, sheet.expired_parts = budgets.alerts, budgets.changed_parts(), budgets.expired_parts()
     for member, result in zip(members, results, strict=True):
         _enter(sheet, member, result, situation.now)
     store.write(sheet)
@@ -189,6 +194,9 @@ def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Bud
         if missing:
             store.create(missing)
             budgets.load(store.lock([budget.id for budget in missing]))
+        rolling = budgets.rolling(claims)
+        if rolling:
+            budgets.load_parts(store.parts(rolling))
     return budgets
 
 

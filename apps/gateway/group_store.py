@@ -21,8 +21,8 @@ from apps.audit.models import OpenRequest, RequestRecord, RequestText
 from apps.audit.prepared import run_prepared
 from apps.audit.rows import Row, encode_rows, insert_rows, insert_statement
 from apps.orgs.versions import PLATFORM_SCOPE, Versions, read_versions
-from apps.policies.budgets import Counter
-from apps.policies.models import Budget, LedgerEntry, Reservation
+from apps.policies.budgets import Counter, Held, Part
+from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Reservation, SpanPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Situation:
     now: datetime
     versions: dict[UUID, Versions]
     opened: frozenset[UUID]
-    held: tuple[tuple[UUID, UUID, int], ...]
+    held: tuple[Held, ...]
 
 
 @dataclass(slots=True)
@@ -44,7 +44,10 @@ class Sheet:
     texts: list[Row] = field(default_factory=list)
     reservations: list[Row] = field(default_factory=list)
     ledger: list[Row] = field(default_factory=list)
+    alerts: list[Row] = field(default_factory=list)
     counters: list[Counter] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    expired_parts: list[UUID] = field(default_factory=list)
 
     def inserts(self) -> list[tuple[type[models.Model], list[Row]]]:
         """Return the tables that get rows, and the rows."""
@@ -54,6 +57,7 @@ class Sheet:
             (RequestText, self.texts),
             (Reservation, self.reservations),
             (LedgerEntry, self.ledger),
+            (BudgetAlert, self.alerts),
         ]
         return [(model, rows) for model, rows in tables if rows]
 
@@ -81,6 +85,10 @@ class GroupStore(Protocol):
         """Create counters, leaving alone what another process created first."""
         ...
 
+    def parts(self, budgets: Sequence[UUID]) -> list[Part]:
+        """Return all parts of rolling counters, which must be locked."""
+        ...
+
     def write(self, sheet: Sheet) -> None:
         """Write everything."""
         ...
@@ -104,7 +112,8 @@ class PlainStore:
         open_rows = OpenRequest.objects.using(self._using).filter(id__in=closing)
         opened = frozenset(open_rows.values_list("id", flat=True)) if closing else frozenset()
         reservations = Reservation.objects.using(self._using).filter(request_id__in=opened)
-        held = tuple(reservations.values_list("request_id", "budget_id", "amount_nano_usd")) if opened else ()
+        columns = ("request_id", "budget_id", "amount_nano_usd", "part_start")
+        held = tuple(Held(*row) for row in reservations.values_list(*columns)) if opened else ()
         if held:
             reservations.delete()
         if opened:
@@ -129,17 +138,36 @@ class PlainStore:
         """Create counters."""
         Budget.objects.using(self._using).bulk_create(budgets, ignore_conflicts=True)
 
+    def parts(self, budgets: Sequence[UUID]) -> list[Part]:
+        """Read parts, in a statement of its own: only one that begins after the lock sees what others committed."""
+        rows = SpanPart.objects.using(self._using).filter(budget_id__in=budgets)
+        return [Part(*row) for row in rows.values_list("budget_id", "starts_at", "used_nano_usd")]
+
     def write(self, sheet: Sheet) -> None:
         """Write table by table."""
+        self._write_parts(sheet)
         for counter in sheet.counters:
             Budget.objects.using(self._using).filter(id=counter.id).update(
                 limit_nano_usd=counter.limit,
                 reserved_nano_usd=counter.reserved,
                 spent_nano_usd=counter.spent,
                 overrun_nano_usd=counter.overrun,
+                alert_at=counter.alert_at,
             )
         for model, rows in sheet.inserts():
             insert_rows(self._connection, model, rows)
+
+    def _write_parts(self, sheet: Sheet) -> None:
+        rows = SpanPart.objects.using(self._using)
+        if sheet.parts:
+            rows.bulk_create(
+                [SpanPart(id=p.id, budget_id=p.budget, starts_at=p.start, used_nano_usd=p.used) for p in sheet.parts],
+                update_conflicts=True,
+                unique_fields=["id"],
+                update_fields=["used_nano_usd"],
+            )
+        if sheet.expired_parts:
+            rows.filter(id__in=sheet.expired_parts).delete()
 
 
 class PostgresStore(PlainStore):
@@ -156,7 +184,10 @@ class PostgresStore(PlainStore):
             now=datetime.fromisoformat(found["now"]),
             versions={scope: Versions(platform, versions.get(str(scope), 0)) for scope in organizations},
             opened=frozenset(requests[request] for request in found["opened"]),
-            held=tuple((requests[request], _uuid(budget), amount) for request, budget, amount in found["held"]),
+            held=tuple(
+                Held(requests[request], _uuid(budget), amount, datetime.fromisoformat(part) if part else None)
+                for request, budget, amount, part in found["held"]
+            ),
         )
 
     def look(self, closing: Sequence[UUID]) -> tuple[datetime, list[tuple[UUID, UUID]]]:
@@ -176,7 +207,8 @@ class PostgresStore(PlainStore):
         ]
 
     def write(self, sheet: Sheet) -> None:
-        """Write everything in one statement."""
+        """Write everything in one statement, but for the parts of rolling budgets."""
+        self._write_parts(sheet)
         inserts = sheet.inserts()
         parameters = [encode_rows(rows) for _, rows in inserts]
         if sheet.counters:
@@ -209,6 +241,7 @@ def _counter_row(counter: Counter) -> Row:
         "reserved": counter.reserved,
         "spent": counter.spent,
         "overrun": counter.overrun,
+        "alert_at": counter.alert_at,
     }
 
 
@@ -219,12 +252,14 @@ _COUNTER_COLUMNS = (
     "reserved_nano_usd",
     "spent_nano_usd",
     "overrun_nano_usd",
+    "alert_at",
+    "span_hours",
 )
 _BEGIN = b"""
 WITH opened AS (DELETE FROM audit_openrequest WHERE id = ANY($1::uuid[]) RETURNING id),
 held AS (
     DELETE FROM policies_reservation WHERE request_id = ANY($2::uuid[])
-    RETURNING request_id, budget_id, amount_nano_usd
+    RETURNING request_id, budget_id, amount_nano_usd, part_start
 )
 SELECT json_build_object(
     'now', now(),
@@ -232,7 +267,9 @@ SELECT json_build_object(
         (SELECT json_object_agg(scope, version) FROM orgs_configversion WHERE scope = ANY($3::uuid[])), '{}'
     ),
     'opened', COALESCE((SELECT json_agg(id) FROM opened), '[]'),
-    'held', COALESCE((SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd)) FROM held), '[]')
+    'held', COALESCE(
+        (SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd, part_start)) FROM held), '[]'
+    )
 )
 """
 _LOOK = b"""
@@ -248,13 +285,15 @@ WHERE id = ANY($1::uuid[]) AND id NOT IN (SELECT id FROM free)
 """
 _LOCK = b"""
 SELECT COALESCE(json_agg(json_build_array(
-    id, organization_id, limit_nano_usd, reserved_nano_usd, spent_nano_usd, overrun_nano_usd
+    id, organization_id, limit_nano_usd, reserved_nano_usd, spent_nano_usd, overrun_nano_usd,
+    alert_at, span_hours
 )), '[]') FROM (SELECT * FROM policies_budget WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) AS locked
 """
 _UPDATE_COUNTERS = """
 UPDATE policies_budget AS b
-SET limit_nano_usd = v.limit_, reserved_nano_usd = v.reserved, spent_nano_usd = v.spent, overrun_nano_usd = v.overrun
+SET limit_nano_usd = v.limit_, reserved_nano_usd = v.reserved, spent_nano_usd = v.spent, overrun_nano_usd = v.overrun,
+    alert_at = v.alert_at
 FROM json_to_recordset(${parameter}::json)
-    AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint)
+    AS v(id uuid, limit_ bigint, reserved bigint, spent bigint, overrun bigint, alert_at jsonb)
 WHERE b.id = v.id
 """

@@ -566,6 +566,8 @@ def _over_budget(exchange: Exchange, over: OverBudget) -> BudgetExceeded:
         said += f"does not leave enough for this request, which could cost {could_cost} USD."
     else:
         window = "in all" if over.cap.per.value == "total" else f"per {over.cap.per.value}"
+        if over.cap.span_hours is not None:
+            window = f"in any {over.cap.span_hours} hours"
         left, limit = usd_from_nano(over.left_nano_usd), usd_from_nano(over.cap.limit_nano_usd)
         said += f"allows {limit} USD {window}; {left} USD is left and this request could cost {could_cost} USD."
     exchange.refusal = Reason(BudgetExceeded.code, said, over.policy)

@@ -14,7 +14,7 @@ from apps.audit.models import RequestRecord
 from apps.gateway.errors import BudgetExceeded, RateLimited
 from apps.gateway.inspection import UNSCANNABLE, blocked_by, guard_for
 from apps.gateway.judgement import storable
-from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, place_of
+from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Part, Place, place_of
 from apps.policies.engine.evaluate import Decision, Facts, PolicyIndex, Reason, evaluate, first_enforced
 from apps.policies.engine.kinds import Direction
 from apps.policies.engine.policy import Policy
@@ -143,7 +143,9 @@ class Case:
             return self._as_recorded() if hidden else []
         now = self._record.timestamp
         budgets = Budgets(now, ())
-        budgets.load(_counter(p, place_of(p, cap, now).budget, readings[str(p.id)]) for p, cap in caps)
+        places = [(p, place_of(p, cap, now), readings[str(p.id)]) for p, cap in caps]
+        budgets.load(_counter(p, place.budget, reading) for p, place, reading in places)
+        budgets.load_parts(_used(place, start, r) for _, place, r in places if (start := place.part_start(now)))
         worst = worst_from_json(next(iter(readings.values()))["asked"])
         result = budgets.reserve(Claim(self._record.pk, self._record.organization_id, caps, worst))
         if isinstance(result, OverBudget):
@@ -167,6 +169,11 @@ def _counter(policy: Policy, budget: Any, reading: dict[str, Any]) -> Counter:
         spent=reading["spent_nano_usd"],
         overrun=0,
     )
+
+
+def _used(place: Place, start: datetime, reading: dict[str, Any]) -> Part:
+    """Return what a rolling span held, as if it had all come in its last part."""
+    return Part(place.budget, start, reading["spent_nano_usd"] + reading["reserved_nano_usd"])
 
 
 def _policies(record: RequestRecord) -> tuple[list[Policy], list[str]]:

@@ -116,21 +116,31 @@ def plan_route(body: Body, targets: Sequence[PricedTarget], decision: Decision) 
                 raise InvalidRequest(
                     message.strip(), param="max_tokens" if candidate.bound.input_tokens else "messages"
                 )
-    return Route(candidates, _worst_of(candidates), _expected_tokens(targets[0], body) if counts_tokens else 0)
+    return Route(
+        candidates,
+        _worst_of(candidates, body.get("n") or 1),
+        _expected_tokens(targets[0], body) if counts_tokens else 0,
+    )
 
 
 def clamp(route: Route, body: Body, choices: int, output_tokens: int) -> Route:
-    """Rebuild the requests so that the answer uses at most ``output_tokens``, over all its choices."""
+    """Rebuild the requests so that the answer uses at most ``output_tokens``, over all its choices.
+
+    There is at least one token for each choice: budgets reserve for no fewer.
+    """
     clamped = with_output_limit(body, choices, output_tokens)
     candidates = tuple(_candidate(clamped, candidate.target) for candidate in route.candidates)
     return Route(candidates, route.worst, route.expected_tokens)
 
 
 def with_output_limit(body: Body, choices: int, output_tokens: int) -> Body:
-    """Return a request whose answer uses at most ``output_tokens``, over all its choices (one each at least)."""
+    """Return a request whose answer uses at most ``output_tokens``, over all its choices (one each at least).
+
+    A limit of the request's own that is lower already stays.
+    """
     each = max(1, output_tokens // choices)
-    named = [name for name in OUTPUT_LIMITS if body.get(name) is not None]
-    return {**body, **dict.fromkeys(named or ["max_completion_tokens"], each)}
+    lowered = {name: min(each, body[name]) for name in OUTPUT_LIMITS if body.get(name) is not None}
+    return {**body, **(lowered or {"max_completion_tokens": each})}
 
 
 def asked_of(prompt: Prompt, targets: Sequence[PricedTarget]) -> Asked:
@@ -160,12 +170,13 @@ def _candidate(body: Body, target: PricedTarget) -> Candidate:
     return Candidate(target, request, target.adapter.bound(target.model, body, len(request.body), window))
 
 
-def _worst_of(candidates: Sequence[Candidate]) -> WorstCase:
+def _worst_of(candidates: Sequence[Candidate], choices: int) -> WorstCase:
     worst = [_worst(candidate) for candidate in candidates]
     return WorstCase(
         max(w.input_times_million for w in worst),
         max(w.output_rate for w in worst),
         max(w.output_tokens for w in worst),
+        least_output=choices,
     )
 
 

@@ -220,7 +220,7 @@ class CostCapForm(PolicyForm):
     """How much money in how long."""
 
     KIND = Kind.COST_CAP
-    CONFIG_FIELDS = ("limit_usd", "per", "hard", "fit")
+    CONFIG_FIELDS = ("limit_usd", "per", "span_hours", "hard", "fit", "alert_at")
 
     limit_usd = forms.DecimalField(
         label="Limit in USD",
@@ -235,10 +235,17 @@ class CostCapForm(PolicyForm):
             (Per.DAY.value, "a day (UTC)"),
             (Per.WEEK.value, "a week, from Monday (UTC)"),
             (Per.MONTH.value, "a calendar month (UTC)"),
+            (Per.ROLLING.value, "any span of hours, rolling"),
             (Per.TOTAL.value, "in total, never starting anew"),
         ],
         initial=Per.MONTH.value,
         widget=Select(),
+    )
+    span_hours = forms.IntegerField(
+        label="Hours of a rolling span",
+        required=False,
+        widget=NumberInput(),
+        help_text="For a rolling span alone. What was spent leaves it after up to a sixtieth more.",
     )
     hard = forms.BooleanField(
         label="Refuse requests that do not fit",
@@ -257,15 +264,30 @@ class CostCapForm(PolicyForm):
         widget=Select(),
     )
 
+    alert_at = forms.RegexField(
+        r"^\s*(\d{1,4}\s*(,\s*\d{1,4}\s*)*)?$",
+        label="Record when these percents are spent",
+        required=False,
+        widget=TextInput(attrs={"placeholder": "50, 80, 100"}),
+        error_messages={"invalid": "Write whole percents with commas between them, such as 50, 80, 100."},
+    )
+
     def initial_of(self, config: Any) -> dict[str, Any]:
         """Return the limit and its terms."""
         shown = {name: _member(config, name) for name in self.CONFIG_FIELDS}
+        percents = shown["alert_at"]
+        shown["alert_at"] = ", ".join(map(str, percents)) if isinstance(percents, list) else ""
         defaults = {"hard": True, "fit": Fit.REFUSE.value}
         return {name: defaults.get(name) if value is None else value for name, value in shown.items()}
 
     def config(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the limit as text, exactly, with its terms."""
-        return {**{name: data[name] for name in self.CONFIG_FIELDS}, "limit_usd": f"{data['limit_usd']:f}"}
+        terms = {name: data[name] for name in ("per", "hard", "fit")}
+        if data["span_hours"] is not None:
+            terms["span_hours"] = data["span_hours"]
+        if data["alert_at"].strip():
+            terms["alert_at"] = [int(percent) for percent in data["alert_at"].split(",")]
+        return {"limit_usd": f"{data['limit_usd']:f}", **terms}
 
 
 ACTION_CHOICES = [

@@ -1,10 +1,12 @@
 """The JSON API of the policies, their versions, and prices."""
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
+from django.db.models import QuerySet
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -18,11 +20,12 @@ from apps.orgs.models import ApiKey, Application, Organization, User
 from apps.orgs.rest.fields import ObjectSerializer, Reference, Text
 from apps.orgs.rest.filters import PAGING, Filter, as_text, choice, query_values
 from apps.orgs.rest.pages import CursorPages
-from apps.orgs.rest.views import Collection
+from apps.orgs.rest.views import Collection, Listing
 from apps.orgs.scoping import visible
+from apps.policies.budgets import PARTS
 from apps.policies.engine.kinds import ConfigError, Kind, parse_config, parse_terms
 from apps.policies.engine.policy import Mode
-from apps.policies.models import Policy, PolicyVersion, Price
+from apps.policies.models import Budget, BudgetAlert, Policy, PolicyVersion, Price
 
 MAX_NAME_CHARACTERS = 200
 MAX_USD_PER_MILLION = Decimal(10**6)
@@ -253,3 +256,92 @@ class PriceCollection(Collection[Price]):
         "cached_input_nano_usd": "cached_input_usd_per_million",
     }
     filters = {"model": Filter("model", as_text), "provider": Filter("provider", as_text)}
+
+
+class AlertSerializer(serializers.ModelSerializer[BudgetAlert]):
+    """A percent of its limit that a budget crossed."""
+
+    spent_usd = serializers.SerializerMethodField()
+
+    class Meta:
+        model = BudgetAlert
+        fields = ["percent", "timestamp", "spent_usd"]
+
+    def get_spent_usd(self, alert: BudgetAlert) -> str:
+        """Return what was spent then."""
+        return usd_from_nano(alert.spent_nano_usd)
+
+
+class BudgetSerializer(serializers.ModelSerializer[Budget]):
+    """A cost cap's counter in one window. Amounts in US dollars; of a rolling window, what counts now."""
+
+    policy = serializers.UUIDField(source="policy_id")
+    organization = serializers.UUIDField(source="organization_id", allow_null=True)
+    resets_at = serializers.DateTimeField(source="window_end", allow_null=True, help_text="Null: never, or rolling.")
+    limit_usd = serializers.SerializerMethodField(help_text="As of the last request.")
+    spent_usd = serializers.SerializerMethodField()
+    reserved_usd = serializers.SerializerMethodField(help_text="The worst case of requests under way.")
+    left_usd = serializers.SerializerMethodField()
+    overrun_usd = serializers.SerializerMethodField(help_text="What providers used beyond what they were asked for.")
+    alerts = AlertSerializer(many=True)
+
+    class Meta:
+        model = Budget
+        fields = [
+            "id",
+            "policy",
+            "organization",
+            "window_start",
+            "resets_at",
+            "span_hours",
+            "limit_usd",
+            "spent_usd",
+            "reserved_usd",
+            "left_usd",
+            "overrun_usd",
+            "alerts",
+        ]
+
+    def get_limit_usd(self, budget: Budget) -> str:
+        """Return the limit."""
+        return usd_from_nano(budget.limit_nano_usd)
+
+    def get_spent_usd(self, budget: Budget) -> str:
+        """Return what is spent."""
+        return usd_from_nano(_spent(budget))
+
+    def get_reserved_usd(self, budget: Budget) -> str:
+        """Return what is set aside."""
+        return usd_from_nano(budget.reserved_nano_usd)
+
+    def get_left_usd(self, budget: Budget) -> str:
+        """Return what a new request may claim."""
+        return usd_from_nano(max(0, budget.limit_nano_usd - _spent(budget) - budget.reserved_nano_usd))
+
+    def get_overrun_usd(self, budget: Budget) -> str:
+        """Return the overruns."""
+        return usd_from_nano(budget.overrun_nano_usd)
+
+
+def _spent(budget: Budget) -> int:
+    """What a window has spent; of a rolling one, what its span holds now."""
+    if budget.span_hours is None:
+        return budget.spent_nano_usd
+    span = timedelta(hours=budget.span_hours)
+    since = timezone.now() - span - span / PARTS
+    used = sum(part.used_nano_usd for part in budget.parts.all() if part.starts_at > since)
+    return max(0, used - budget.reserved_nano_usd)
+
+
+@extend_schema(tags=["budgets"])
+class BudgetListing(Listing[Budget]):
+    """The counters of the cost caps, with the percents of their limits that were crossed."""
+
+    model = Budget
+    serializer_class = BudgetSerializer
+    ordered_by = "window_start"
+    filters = {"organization": Filter("organization_id"), "policy": Filter("policy_id")}
+
+    def get_queryset(self) -> "QuerySet[Budget]":
+        """Return what the caller may see, with what belongs to it."""
+        return super().get_queryset().prefetch_related("alerts", "parts")

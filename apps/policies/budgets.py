@@ -19,7 +19,11 @@ from apps.policies.models import Budget
 from apps.policies.prices import WorstCase
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-"""The start of the one window of a cap that never resets."""
+"""The start of the one window of a cap that never resets, or that rolls."""
+PARTS = 60
+"""A rolling span is counted in so many parts. What was spent leaves it with the last moment of its part."""
+PRUNED_AFTER = timedelta(hours=1)
+"""How much longer than its span a part is kept: a transaction that began long ago may still look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +74,83 @@ class Counter:
     reserved: int
     spent: int
     overrun: int
+    alert_at: list[int] | None = None
+    span_hours: int | None = None
+
+
+@dataclass(slots=True)
+class Part:
+    """One part of a rolling budget's span: what was reserved in it, or spent by what was reserved in it."""
+
+    budget: UUID
+    start: datetime
+    used: int
+
+    @property
+    def id(self) -> UUID:
+        """The same for whoever counts in it."""
+        return uuid5(self.budget, self.start.isoformat())
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a request that is being settled had reserved at one budget."""
+
+    request: UUID
+    budget: UUID
+    amount: int
+    part_start: datetime | None
 
 
 class Budgets:
     """The counters as one transaction sees and changes them, in memory between their lock and their write.
 
-    ``held`` are the reservations that the settled requests had: (request, budget, nano-USD). Load the counters named
-    by `wanted`, locked in that order; then settle and reserve; then write `changed`, `reservations` and `ledger`.
+    ``held`` are the reservations that the settled requests had. Load the counters named by `wanted`, locked in that
+    order, and after that the parts of those that are `rolling`; then settle and reserve; then write what came of it.
     """
 
-    def __init__(self, now: datetime, held: Iterable[tuple[UUID, UUID, int]]) -> None:
+    def __init__(self, now: datetime, held: Iterable[Held]) -> None:
         self._now = now
-        self._places: dict[tuple[UUID, Per], Place] = {}
+        self._places: dict[tuple[UUID, Per, int | None], Place] = {}
         self._counters: dict[UUID, Counter] = {}
         self._changed: set[UUID] = set()
-        self._held: dict[UUID, list[tuple[UUID, int]]] = {}
-        for request, budget, amount in held:
-            self._held.setdefault(request, []).append((budget, amount))
+        self._parts: dict[UUID, dict[datetime, Part]] = {}
+        self._changed_parts: dict[UUID, Part] = {}
+        self._held: dict[UUID, list[Held]] = {}
+        for one in held:
+            self._held.setdefault(one.request, []).append(one)
         self.reservations: list[Row] = []
         self.ledger: list[Row] = []
+        self.alerts: list[Row] = []
 
     def wanted(self, claims: Sequence[Claim]) -> list[UUID]:
         """Return the ids of every counter that the group touches, in the order in which all processes lock."""
         windows = {self._place(policy, cap).budget for claim in claims for policy, cap in claim.caps}
-        return sorted(windows | {budget for held in self._held.values() for budget, _ in held})
+        return sorted(windows | {one.budget for held in self._held.values() for one in held})
+
+    def rolling(self, claims: Sequence[Claim]) -> list[UUID]:
+        """Return the ids of the counters whose parts are needed, to be read once the counters are locked."""
+        claimed = {self._place(p, cap).budget for claim in claims for p, cap in claim.caps if cap.span_hours}
+        return sorted(claimed | {one.budget for held in self._held.values() for one in held if one.part_start})
+
+    def load_parts(self, parts: Iterable[Part]) -> None:
+        """Take in the parts of locked counters, all that there are."""
+        for part in parts:
+            self._parts.setdefault(part.budget, {})[part.start] = part
+
+    def changed_parts(self) -> list[Part]:
+        """Return the parts to be written."""
+        return list(self._changed_parts.values())
+
+    def expired_parts(self) -> list[UUID]:
+        """Return the ids of parts that no span of a claimed cap reaches any more."""
+        spans = {place.budget: place.span for place in self._places.values() if place.span}
+        return [
+            part.id
+            for budget, span in spans.items()
+            for part in self._parts.get(budget, {}).values()
+            if part.start + span + span / PARTS + PRUNED_AFTER <= self._now
+        ]
 
     def load(self, counters: Iterable[Counter]) -> None:
         """Take in locked counters."""
@@ -111,43 +168,114 @@ class Budgets:
     def settle(self, settlement: Settlement) -> int:
         """Post a request's cost where it had reserved; return by how much it ran over its reservation."""
         overrun = 0
-        for budget, amount in self._held.pop(settlement.request_id, ()):
-            counter = self._counters[budget]
-            over = max(0, settlement.nano_usd - amount)
-            counter.reserved -= amount
+        for held in self._held.pop(settlement.request_id, ()):
+            counter = self._counters[held.budget]
+            over = max(0, settlement.nano_usd - held.amount)
+            counter.reserved -= held.amount
             counter.spent += settlement.nano_usd
             counter.overrun += over
             overrun = max(overrun, over)
-            self._changed.add(budget)
+            self._changed.add(held.budget)
+            if held.part_start is not None:
+                self._use(held.budget, held.part_start, settlement.nano_usd - held.amount)
             if settlement.nano_usd:
-                self.ledger.append(self._entry(settlement, counter, over))
+                self.ledger.append(self._entry(settlement, counter, over, held.part_start))
+                self._alert(counter, settlement.nano_usd)
         return overrun
 
     def reserve(self, claim: Claim) -> Reserved | OverBudget:
         """Reserve a request's worst case against all its caps, or nothing."""
         pairs = [(p, cap, self._counters[self._place(p, cap).budget]) for p, cap in claim.caps]
-        reaches = [_reach(claim, cap, counter) for p, cap, counter in pairs if _binds(p, cap)]
+        reaches = [_reach(claim, cap, self._left(p, cap, counter)) for p, cap, counter in pairs if _binds(p, cap)]
         tokens = min([claim.worst.output_tokens, *reaches])
         amount = claim.worst.with_output(max(tokens, 0))
-        readings = tuple(_reading(p, cap, counter, self._place(p, cap)) for p, cap, counter in pairs)
+        readings = tuple(self._reading(p, cap, counter) for p, cap, counter in pairs)
         for policy, cap, counter in pairs:
-            left = cap.limit_nano_usd - counter.spent - counter.reserved
-            short = amount > left or _reach(claim, cap, counter) < _least(claim)
+            left = self._left(policy, cap, counter)
+            short = amount > left or _reach(claim, cap, left) < _least(claim)
             if _binds(policy, cap) and short:
-                return OverBudget(policy, cap, max(0, left), self._place(policy, cap).end, readings)
-        for _, cap, counter in pairs:
-            self._hold(claim, cap, counter, amount)
+                return OverBudget(policy, cap, max(0, left), self._resets_at(policy, cap), readings)
+        for policy, cap, counter in pairs:
+            self._hold(claim, counter, amount, self._place(policy, cap))
+            if (counter.limit, counter.alert_at or []) != (cap.limit_nano_usd, list(cap.alert_at)):
+                counter.limit, counter.alert_at = cap.limit_nano_usd, list(cap.alert_at) or None
+                self._alert(counter, None)
         return Reserved(tokens, amount, readings)
 
-    def _hold(self, claim: Claim, cap: CostCap, counter: Counter, amount: int) -> None:
+    def _left(self, policy: Policy, cap: CostCap, counter: Counter) -> int:
+        """What a cap has left: of its window, or of the span that ends now (with the whole of its oldest part)."""
+        place = self._place(policy, cap)
+        if place.span is None:
+            return cap.limit_nano_usd - counter.spent - counter.reserved
+        return cap.limit_nano_usd - sum(part.used for part in self._live(place))
+
+    def _live(self, place: "Place") -> list[Part]:
+        """Return the parts that the span reaches, and later ones, which a transaction that began later counted in."""
+        assert place.span is not None
+        since = self._now - place.span - place.span / PARTS
+        return [part for part in self._parts.get(place.budget, {}).values() if part.start > since]
+
+    def _resets_at(self, policy: Policy, cap: CostCap) -> datetime | None:
+        """When a cap's window ends, or when the first money comes back to a span."""
+        place = self._place(policy, cap)
+        if place.span is None:
+            return place.end
+        used = [part.start for part in self._live(place) if part.used]
+        return min(used) + place.span + place.span / PARTS if used else None
+
+    def _hold(self, claim: Claim, counter: Counter, amount: int, place: "Place") -> None:
         counter.reserved += amount
-        counter.limit = cap.limit_nano_usd
         self._changed.add(counter.id)
+        part_start = place.part_start(self._now)
+        if part_start is not None:
+            self._parts.setdefault(counter.id, {}).setdefault(part_start, Part(counter.id, part_start, 0))
+            self._use(counter.id, part_start, amount)
         self.reservations.append(
-            {"id": uuid7(), "request_id": claim.request_id, "budget_id": counter.id, "amount_nano_usd": amount}
+            {
+                "id": uuid7(),
+                "request_id": claim.request_id,
+                "budget_id": counter.id,
+                "amount_nano_usd": amount,
+                "part_start": part_start,
+            }
         )
 
-    def _entry(self, settlement: Settlement, counter: Counter, over: int) -> Row:
+    def _use(self, budget: UUID, start: datetime, amount: int) -> None:
+        part = self._parts.get(budget, {}).get(start)
+        if part is not None:  # a part that left its span long ago was forgotten
+            part.used += amount
+            self._changed_parts[part.id] = part
+
+    def _alert(self, counter: Counter, posted: int | None) -> None:
+        """Record the percents that ``posted`` crossed; ``None``: all that are crossed, since limit or percents changed.
+
+        A percent that was recorded in this window before is left out by the table's own rule.
+        """
+        if not counter.alert_at:
+            return
+        spent, day = counter.spent, BEGINNING
+        if counter.span_hours is not None:
+            since = self._now - timedelta(hours=counter.span_hours)
+            live = [part.used for part in self._parts.get(counter.id, {}).values() if part.start > since]
+            spent = sum(live) - counter.reserved
+            day = self._now.replace(hour=0, minute=0, second=0, microsecond=0)
+        before = 0 if posted is None else spent - posted
+        self.alerts += [
+            {
+                "id": uuid7(),
+                "timestamp": self._now,
+                "budget_id": counter.id,
+                "organization_id": counter.organization_id,
+                "window_start": day,
+                "percent": percent,
+                "spent_nano_usd": spent,
+                "limit_nano_usd": counter.limit,
+            }
+            for percent in counter.alert_at
+            if before * 100 < counter.limit * percent <= spent * 100
+        ]
+
+    def _entry(self, settlement: Settlement, counter: Counter, over: int, part_start: datetime | None) -> Row:
         return {
             "id": uuid7(),
             "timestamp": self._now,
@@ -156,10 +284,29 @@ class Budgets:
             "request_id": settlement.request_id,
             "amount_nano_usd": settlement.nano_usd,
             "overrun_nano_usd": over,
+            "part_start": part_start,
+        }
+
+    def _reading(self, policy: Policy, cap: CostCap, counter: Counter) -> dict[str, Any]:
+        resets_at = self._resets_at(policy, cap)
+        spent = cap.limit_nano_usd - self._left(policy, cap, counter) - counter.reserved
+        return {
+            "policy_id": str(policy.id),
+            "policy": policy.name,
+            "kind": "cost_cap",
+            "per": cap.per.value,
+            "limit_nano_usd": cap.limit_nano_usd,
+            # What the whole platform spends is nobody's business but the platform's.
+            **(
+                {}
+                if policy.level is Level.PLATFORM
+                else {"spent_nano_usd": spent, "reserved_nano_usd": counter.reserved}
+            ),
+            "resets_at": resets_at.isoformat() if resets_at else None,
         }
 
     def _place(self, policy: Policy, cap: CostCap) -> "Place":
-        key = (policy.id, cap.per)
+        key = (policy.id, cap.per, cap.span_hours)
         if key not in self._places:
             self._places[key] = place_of(policy, cap, self._now)
         return self._places[key]
@@ -172,22 +319,33 @@ class Budgets:
             organization_id=policy.organization_id,
             window_start=place.start,
             window_end=place.end,
+            span_hours=cap.span_hours,
             limit_nano_usd=cap.limit_nano_usd,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a cap counts at a time: the id of its counter, and that one's window (``end`` is ``None``: no end)."""
+    """Where a cap counts at a time: the id of its counter, and that one's window (``end`` is ``None``: no end).
+
+    ``span`` is how long a rolling window is.
+    """
 
     budget: UUID
     start: datetime
     end: datetime | None
+    span: timedelta | None = None
+
+    def part_start(self, now: datetime) -> datetime | None:
+        """Return the start of the part of a rolling span that ``now`` lies in; ``None`` where the window is fixed."""
+        return now - (now - BEGINNING) % (self.span / PARTS) if self.span else None
 
 
 def place_of(policy: Policy, cap: CostCap, now: datetime) -> Place:
     """Return where a cap counts at ``now``, the database's time."""
     start, end = window(cap.per, now)
+    if cap.span_hours is not None:
+        return Place(uuid5(policy.id, f"rolling {cap.span_hours} h"), start, end, timedelta(hours=cap.span_hours))
     return Place(uuid5(policy.id, start.isoformat()), start, end)
 
 
@@ -209,30 +367,13 @@ def _binds(policy: Policy, cap: CostCap) -> bool:
     return cap.hard and policy.enforced
 
 
-def _reach(claim: Claim, cap: CostCap, counter: Counter) -> int:
+def _reach(claim: Claim, cap: CostCap, left: int) -> int:
     """How many output tokens the cap reaches for; all that were asked for, where the cap does not clamp."""
     if cap.fit is Fit.REFUSE:
         return claim.worst.output_tokens
-    return claim.worst.output_within(cap.limit_nano_usd - counter.spent - counter.reserved)
+    return claim.worst.output_within(left)
 
 
 def _least(claim: Claim) -> int:
     """The fewest output tokens a clamped request is still worth sending with."""
-    return min(1, claim.worst.output_tokens)
-
-
-def _reading(policy: Policy, cap: CostCap, counter: Counter, place: Place) -> dict[str, Any]:
-    return {
-        "policy_id": str(policy.id),
-        "policy": policy.name,
-        "kind": "cost_cap",
-        "per": cap.per.value,
-        "limit_nano_usd": cap.limit_nano_usd,
-        # What the whole platform spends is nobody's business but the platform's.
-        **(
-            {}
-            if policy.level is Level.PLATFORM
-            else {"spent_nano_usd": counter.spent, "reserved_nano_usd": counter.reserved}
-        ),
-        "resets_at": place.end.isoformat() if place.end else None,
-    }
+    return min(claim.worst.least_output, claim.worst.output_tokens)

@@ -111,7 +111,8 @@ def _rate_limit(rule: RateLimitRule, per: str) -> str:
 
 
 def _cost_cap(rule: CostCap, limit_usd: str) -> str:
-    amount = f"{limit_usd} USD {_PERIODS[rule.per]}"
+    window = f"in any {rule.span_hours} hours" if rule.span_hours else _PERIODS[rule.per]
+    amount = f"{limit_usd} USD {window}"
     if not rule.hard:
         return f"Watches a budget of {amount}; requests above it are recorded, not refused."
     beyond = "a request that could cost more than what is left is "

@@ -118,6 +118,13 @@ def _say_abandoned(request: Any, amount: int, *budget: Any) -> str:
     return f"{_budget(*budget)}: {_usd(amount)} is reserved for request {UUID(str(request))}, which is not open."
 
 
+def _say_part(used: int, summed: int, start: Any, *budget: Any) -> str:
+    return (
+        f"{_budget(*budget)}: the part of its span from {start} uses {_usd(used)}, "
+        f"but what was reserved in it sums up to {_usd(summed)}."
+    )
+
+
 def _say_unposted(request: Any, cost: int, policy: Any) -> str:
     return (
         f"Request {UUID(str(request))} cost {_usd(cost)} under the cost cap {UUID(str(policy))}, "
@@ -138,6 +145,13 @@ _HELD = (
 _POSTED = (
     "policies_ledgerentry l JOIN policies_budget b ON b.id = l.budget_id"
     f" LEFT JOIN audit_requestrecord r ON r.id = l.request_id {_POLICY}"
+)
+_PARTS = (
+    "policies_spanpart s JOIN policies_budget b ON b.id = s.budget_id LEFT JOIN (SELECT budget_id, part_start,"
+    " SUM(amount_nano_usd) AS amount FROM (SELECT budget_id, part_start, amount_nano_usd FROM policies_ledgerentry"
+    " WHERE part_start IS NOT NULL UNION ALL SELECT budget_id, part_start, amount_nano_usd FROM policies_reservation"
+    " WHERE part_start IS NOT NULL) a GROUP BY budget_id, part_start) u"
+    f" ON u.budget_id = s.budget_id AND u.part_start = s.starts_at {_POLICY}"
 )
 _UNDER_WAY = (
     "policies_reservation h JOIN policies_budget b ON b.id = h.budget_id"
@@ -194,6 +208,12 @@ def _checks() -> list[_Check]:
             f"SELECT h.request_id, h.amount_nano_usd, {_BUDGET} FROM {_UNDER_WAY} WHERE o.id IS NULL",
             "b.organization_id",
             _say_abandoned,
+        ),
+        _Check(
+            f"SELECT s.used_nano_usd, COALESCE(u.amount, 0), s.starts_at, {_BUDGET} FROM {_PARTS}"
+            " WHERE s.used_nano_usd <> COALESCE(u.amount, 0)",
+            "b.organization_id",
+            _say_part,
         ),
         _Check(_unposted(), "r.organization_id", _say_unposted),
     ]

@@ -193,15 +193,21 @@ class Budget(models.Model):
     organization_id = models.UUIDField(null=True)
     window_start = models.DateTimeField()
     window_end = models.DateTimeField(null=True)
+    span_hours = models.PositiveIntegerField(null=True, help_text="Of a rolling window.")
     limit_nano_usd = models.BigIntegerField(help_text="As of the last reservation.")
     reserved_nano_usd = models.BigIntegerField(default=0)
     spent_nano_usd = models.BigIntegerField(default=0)
     overrun_nano_usd = models.BigIntegerField(default=0)
+    alert_at = models.JSONField(null=True, help_text="Percents of the limit to record, as of the last reservation.")
 
     class Meta:
         default_permissions = ("view",)
         constraints = [
-            models.UniqueConstraint(fields=["policy_id", "window_start"], name="one_budget_in_a_window"),
+            models.UniqueConstraint(
+                fields=["policy_id", "window_start"],
+                condition=models.Q(span_hours__isnull=True),
+                name="one_budget_in_a_window",
+            ),
             models.CheckConstraint(
                 condition=models.Q(reserved_nano_usd__gte=0, spent_nano_usd__gte=0),
                 name="budget_not_negative",
@@ -212,6 +218,46 @@ class Budget(models.Model):
         return f"{usd_from_nano(self.spent_nano_usd)} of {usd_from_nano(self.limit_nano_usd)} USD"
 
 
+class SpanPart(models.Model):
+    """What a rolling budget uses of one sixtieth of its span: reserved in it, or spent by what was reserved in it."""
+
+    id = models.UUIDField(primary_key=True)
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="parts")
+    starts_at = models.DateTimeField()
+    used_nano_usd = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{usd_from_nano(self.used_nano_usd)} USD from {self.starts_at}"
+
+
+class BudgetAlert(models.Model):
+    """A percent of its limit that a budget crossed: recorded once in a window. Append-only."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    timestamp = models.DateTimeField()
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="alerts")
+    organization_id = models.UUIDField(null=True)
+    window_start = models.DateTimeField(
+        help_text="Of a rolling window: the day on which it was crossed. Otherwise always the same."
+    )
+    percent = models.PositiveIntegerField()
+    spent_nano_usd = models.BigIntegerField()
+    limit_nano_usd = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ("view",)
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "percent", "window_start"], name="one_alert_in_a_window")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.percent} % of {usd_from_nano(self.limit_nano_usd)} USD"
+
+
 class Reservation(models.Model):
     """The worst case of a call that is under way, held against one budget; deleted when the call is settled."""
 
@@ -219,6 +265,7 @@ class Reservation(models.Model):
     request_id = models.UUIDField(db_index=True)
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, db_index=False)
     amount_nano_usd = models.BigIntegerField()
+    part_start = models.DateTimeField(null=True, help_text="Under a rolling window: the part that it counts in.")
 
     class Meta:
         default_permissions = ("view",)
@@ -237,6 +284,7 @@ class LedgerEntry(models.Model):
     request_id = models.UUIDField()
     amount_nano_usd = models.BigIntegerField()
     overrun_nano_usd = models.BigIntegerField(default=0)
+    part_start = models.DateTimeField(null=True, help_text="Under a rolling window: the part that it counts in.")
 
     class Meta:
         default_permissions = ("view",)

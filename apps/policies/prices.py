@@ -83,6 +83,8 @@ class WorstCase:
     input_times_million: int
     output_rate: int
     output_tokens: int
+    least_output: int = 1
+    """The fewest output tokens with which it can be sent: one for each choice."""
 
     @property
     def nano_usd(self) -> int:
@@ -99,6 +101,7 @@ class WorstCase:
             "input_times_million": str(self.input_times_million),
             "output_rate": str(self.output_rate),
             "output_tokens": self.output_tokens,
+            "least_output": self.least_output,
         }
 
     def output_within(self, nano_usd: int) -> int:
@@ -111,7 +114,9 @@ class WorstCase:
 
 def worst_from_json(said: dict[str, Any]) -> WorstCase:
     """Read what `WorstCase.as_json` wrote."""
-    return WorstCase(int(said["input_times_million"]), int(said["output_rate"]), said["output_tokens"])
+    return WorstCase(
+        int(said["input_times_million"]), int(said["output_rate"]), said["output_tokens"], said.get("least_output", 1)
+    )
 
 
 class PriceBook:

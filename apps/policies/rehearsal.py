@@ -5,8 +5,8 @@ from datetime import datetime
 from django.db import connection
 from django.utils import timezone
 
-from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Reserved
-from apps.policies.models import Budget
+from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Part, Reserved
+from apps.policies.models import Budget, SpanPart
 
 
 def rehearse_claim(claim: Claim) -> Reserved | OverBudget:
@@ -15,6 +15,8 @@ def rehearse_claim(claim: Claim) -> Reserved | OverBudget:
     rows = Budget.objects.filter(pk__in=budgets.wanted([claim]))
     budgets.load(_counter(row) for row in rows)
     budgets.load([_counter(row) for row in budgets.missing([claim])])
+    parts = SpanPart.objects.filter(budget_id__in=budgets.rolling([claim]))
+    budgets.load_parts(Part(*row) for row in parts.values_list("budget_id", "starts_at", "used_nano_usd"))
     return budgets.reserve(claim)
 
 

@@ -3,17 +3,16 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection, transaction
-from django.db.models import Sum
-from hypothesis import given
-from hypothesis import strategies as st
 
 from apps.gateway.group_store import Sheet, group_store
-from apps.policies.budgets import Budgets, Claim, OverBudget, Reserved, Settlement, place_of, window
+from apps.policies.budgets import Budgets, Claim, Held, OverBudget, Reserved, Settlement, place_of, window
 from apps.policies.engine.kinds import CostCap, Fit, Per
 from apps.policies.engine.policy import Level, Mode, Policy
 from apps.policies.models import Budget, LedgerEntry, Reservation
@@ -23,9 +22,15 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 def cap(
-    limit: int, *, per: Per = Per.TOTAL, hard: bool = True, fit: Fit = Fit.REFUSE, mode: Mode = Mode.ENFORCE
+    limit: int,
+    *,
+    per: Per = Per.TOTAL,
+    hard: bool = True,
+    fit: Fit = Fit.REFUSE,
+    mode: Mode = Mode.ENFORCE,
+    **terms: Any,
 ) -> tuple[Policy, CostCap]:
-    rule = CostCap(limit, per, hard, fit)
+    rule = CostCap(limit, per, hard, fit, **terms)
     organization = uuid4()
     return Policy(uuid4(), 1, "Cap", "cost_cap", mode, Level.ORGANIZATION, organization, organization, rule), rule
 
@@ -42,20 +47,37 @@ def reserve(wanted: Claim, now: datetime = NOW) -> Reserved | OverBudget:
         if missing := budgets.missing([wanted]):
             store.create(missing)
             budgets.load(store.lock([budget.id for budget in missing]))
+        budgets.load_parts(store.parts(budgets.rolling([wanted])))
         result = budgets.reserve(wanted)
-        store.write(Sheet(reservations=budgets.reservations, counters=budgets.changed()))
+        store.write(_sheet(budgets))
     return result
+
+
+def _sheet(budgets: Budgets) -> Sheet:
+    return Sheet(
+        reservations=budgets.reservations,
+        ledger=budgets.ledger,
+        alerts=budgets.alerts,
+        counters=budgets.changed(),
+        parts=budgets.changed_parts(),
+        expired_parts=budgets.expired_parts(),
+    )
+
+
+def _held(rows) -> list[Held]:
+    return [Held(*row) for row in rows.values_list("request_id", "budget_id", "amount_nano_usd", "part_start")]
 
 
 def settle(request: UUID, nano_usd: int, now: datetime = NOW) -> int:
     with transaction.atomic():
         store = group_store(connection)
         rows = Reservation.objects.filter(request_id=request)
-        budgets = Budgets(now, rows.values_list("request_id", "budget_id", "amount_nano_usd"))
+        budgets = Budgets(now, _held(rows))
         rows.delete()
         budgets.load(store.lock(budgets.wanted([])))
+        budgets.load_parts(store.parts(budgets.rolling([])))
         overrun = budgets.settle(Settlement(request, nano_usd))
-        store.write(Sheet(ledger=budgets.ledger, counters=budgets.changed()))
+        store.write(_sheet(budgets))
     return overrun
 
 
@@ -140,6 +162,17 @@ def test_a_clamping_cap_that_does_not_reach_for_one_token_refuses() -> None:
     assert isinstance(reserve(claim(total, worst=40, output_tokens=100, output_rate=1_000_000)), OverBudget)
 
 
+def test_a_clamp_leaves_a_token_for_each_choice_or_refuses() -> None:
+    def ask(limit: int) -> Reserved | OverBudget:
+        worst = WorstCase(40_000_000, 1_000_000, 100, least_output=5)
+        return reserve(Claim(uuid4(), uuid4(), (cap(limit, fit=Fit.CLAMP),), worst))
+
+    assert isinstance(ask(44), OverBudget)
+    fits = ask(45)
+    assert isinstance(fits, Reserved)
+    assert fits.output_tokens == 5
+
+
 def test_a_clamp_to_fit_one_cap_does_not_slip_past_another_that_refuses() -> None:
     clamping, refusing = cap(100, fit=Fit.CLAMP), cap(50)
     wanted = claim(clamping, refusing, worst=40, output_tokens=100, output_rate=1_000_000)
@@ -199,23 +232,82 @@ def at_once(count: int, work: Callable[[], bool]) -> list[bool]:
         connection.close()
 
 
-@given(st.lists(st.tuples(st.sampled_from(["reserve", "settle", "overrun"]), st.integers(1, 60)), max_size=25))
-def test_pending_and_spent_never_exceed_the_cap_but_for_overruns(steps: list[tuple[str, int]]) -> None:
-    total = cap(100)
-    open_claims: list[Claim] = []
-    for step, amount in steps:
-        if step == "reserve":
-            wanted = claim(total, worst=amount)
-            if isinstance(reserve(wanted), Reserved):
-                open_claims.append(wanted)
-        elif open_claims:
-            done = open_claims.pop()
-            worst = done.worst.nano_usd
-            settle(done.request_id, worst + amount if step == "overrun" else min(worst, amount))
-        if Budget.objects.filter(id=place_of(*total, NOW).budget).exists():
-            row = counter(total)
-            assert row.reserved_nano_usd + row.spent_nano_usd - row.overrun_nano_usd <= 100
-            assert row.reserved_nano_usd == sum(c.worst.nano_usd for c in open_claims)
-            posted = LedgerEntry.objects.filter(budget=row).aggregate(total=Sum("amount_nano_usd"))["total"] or 0
-            assert row.spent_nano_usd == posted
-    assert Reservation.objects.filter(request_id__in=[c.request_id for c in open_claims]).count() == len(open_claims)
+def spend(capped: tuple[Policy, CostCap], nano_usd: int, now: datetime) -> bool:
+    wanted = claim(capped, worst=nano_usd)
+    admitted = isinstance(reserve(wanted, now), Reserved)
+    settle(wanted.request_id, nano_usd, now)
+    return admitted
+
+
+def test_a_rolling_cap_frees_money_once_the_part_of_the_span_it_was_spent_in_has_left_it() -> None:
+    daily = cap(100, per=Per.ROLLING, span_hours=24)
+    part = timedelta(hours=24) / 60
+    assert spend(daily, 60, NOW)
+    assert spend(daily, 40, NOW + timedelta(hours=12))
+    assert not spend(daily, 1, NOW + timedelta(hours=24))
+    assert spend(daily, 60, NOW + timedelta(hours=24) + part)
+    assert not spend(daily, 1, NOW + timedelta(hours=24) + part)
+
+
+def test_a_rolling_cap_says_when_its_first_money_comes_back() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    spend(hourly, 100, NOW)
+    refused = reserve(claim(hourly, worst=1), NOW + timedelta(minutes=30))
+    assert isinstance(refused, OverBudget)
+    assert refused.resets_at == NOW + timedelta(minutes=61)
+
+
+def test_a_transaction_that_began_earlier_sees_what_a_later_one_reserved_in_a_later_part() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    assert isinstance(reserve(claim(hourly, worst=100), NOW + timedelta(minutes=1)), Reserved)
+    assert isinstance(reserve(claim(hourly, worst=1), NOW), OverBudget)
+
+
+def test_a_call_under_a_rolling_cap_settles_in_the_part_it_was_reserved_in() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1)
+    first = claim(hourly, worst=80)
+    reserve(first)
+    settle(first.request_id, 30, NOW + timedelta(minutes=50))
+    assert isinstance(reserve(claim(hourly, worst=71), NOW + timedelta(minutes=60)), OverBudget)
+    assert isinstance(reserve(claim(hourly, worst=100), NOW + timedelta(minutes=61)), Reserved)
+
+
+def test_parts_that_no_span_reaches_any_more_are_forgotten_and_their_money_is_still_in_the_ledger() -> None:
+    hourly = cap(10**6, per=Per.ROLLING, span_hours=1)
+    for hour in range(6):
+        spend(hourly, 5, NOW + timedelta(hours=hour))
+    row = counter(hourly)
+    assert row.parts.count() <= 3
+    assert row.spent_nano_usd == 30
+
+
+def test_of_many_at_once_under_a_rolling_cap_exactly_as_many_as_fit_are_admitted(postgres_only: None) -> None:
+    hourly = cap(37_000, per=Per.ROLLING, span_hours=1)
+    assert sum(at_once(60, lambda: isinstance(reserve(claim(hourly, worst=1000)), Reserved))) == 37
+
+
+def test_crossing_a_percent_of_the_limit_is_recorded_once_in_a_window() -> None:
+    daily = cap(100, per=Per.DAY, hard=False, alert_at=(50, 80, 100))
+    for nano_usd in (49, 1, 10, 60, 10):
+        spend(daily, nano_usd, NOW)
+    alerts = list(counter(daily).alerts.order_by("percent").values_list("percent", "spent_nano_usd"))
+    assert alerts == [(50, 50), (80, 120), (100, 120)]
+    spend(daily, 50, NOW + timedelta(days=1))
+    assert counter(daily, NOW + timedelta(days=1)).alerts.get().percent == 50
+
+
+def test_a_lowered_limit_records_what_is_crossed_with_the_next_request_and_only_once() -> None:
+    policy, rule = cap(100, hard=False, alert_at=(50,))
+    spend((policy, rule), 30, NOW)
+    for _ in range(2):
+        spend((policy, replace(rule, limit_nano_usd=60)), 1, NOW)
+    assert counter((policy, rule)).alerts.get().spent_nano_usd == 30
+
+
+def test_under_a_rolling_cap_only_what_the_span_holds_crosses_a_percent() -> None:
+    hourly = cap(100, per=Per.ROLLING, span_hours=1, hard=False, alert_at=(50,))
+    spend(hourly, 40, NOW)
+    spend(hourly, 40, NOW + timedelta(hours=2))
+    assert not counter(hourly).alerts.exists()
+    spend(hourly, 10, NOW + timedelta(hours=2))
+    assert counter(hourly).alerts.get().spent_nano_usd == 50

@@ -14,10 +14,13 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import F
+from django.test import Client
 from django.utils import timezone
 
 from apps.audit.models import OpenRequest
-from apps.policies.models import Budget, LedgerEntry, Reservation
+from apps.orgs import keys
+from apps.orgs.models import Membership, User
+from apps.policies.models import Budget, LedgerEntry, Reservation, SpanPart
 from tests.gateway.house import House, chat, pipeline, run
 from tests.services.server import ROOT
 
@@ -213,3 +216,25 @@ def post(budget: Budget, request: UUID, amount: int) -> None:
         amount_nano_usd=amount,
     )
     Budget.objects.filter(id=budget.id).update(spent_nano_usd=F("spent_nano_usd") + amount)
+
+
+def test_the_caller_sees_in_the_api_what_is_left_and_which_percents_were_crossed(tmp_path: Path) -> None:
+    terms = {"limit_usd": "0.00012", "per": "rolling", "span_hours": 24, "hard": False, "alert_at": [50, 80]}
+    house, other = House([("cost_cap", terms)]), House([])
+    spend(house, tmp_path, requests=2)
+    user = User.objects.create(username=f"auditor {uuid4()}")
+    Membership.objects.create(user=user, organization=house.organization, role="auditor")
+    key = keys.issue(user=user, organization=house.organization, name="key").text
+    asked = Client().get("/v1/admin/budgets", headers={"authorization": f"Bearer {key}"})
+    (budget,) = asked.json()["results"]
+    assert (budget["spent_usd"], budget["left_usd"], budget["span_hours"]) == ("0.0001", "0.00002", 24)
+    assert sorted(alert["percent"] for alert in budget["alerts"]) == [50, 80]
+    assert verified(house)[0]
+    assert budgets(other).count() == 0
+
+
+def test_a_part_of_a_span_that_its_requests_do_not_sum_up_to_is_named(tmp_path: Path) -> None:
+    house = House([("cost_cap", {"limit_usd": "1", "per": "rolling", "span_hours": 24})])
+    spend(house, tmp_path, requests=1)
+    SpanPart.objects.filter(budget__organization_id=house.organization.id).update(used_nano_usd=1)
+    named(house, "uses 0.000000001 USD, but what was reserved in it sums up to 0.00005 USD")

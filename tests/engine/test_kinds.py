@@ -130,3 +130,23 @@ def test_models_and_dates_that_cannot_be_are_refused_and_the_field_named(
     with pytest.raises(ConfigError) as refusal:
         parse_terms(models, since, until)
     assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [
+        ({"per": "rolling"}, "span_hours"),
+        ({"per": "rolling", "span_hours": 0}, "span_hours"),
+        ({"per": "rolling", "span_hours": True}, "span_hours"),
+        ({"per": "rolling", "span_hours": 10**6}, "span_hours"),
+        ({"per": "day", "span_hours": 24}, "span_hours"),
+        ({"per": "day", "alert_at": 50}, "alert_at"),
+        ({"per": "day", "alert_at": [0]}, "alert_at"),
+        ({"per": "day", "alert_at": [50.5]}, "alert_at"),
+        ({"per": "day", "alert_at": [1001]}, "alert_at"),
+    ],
+)
+def test_a_span_or_a_percent_that_is_none_is_refused_by_its_name(terms: dict, field: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config("cost_cap", {"limit_usd": "1", **terms})
+    assert refused.value.field == field

@@ -370,15 +370,10 @@ def test_every_message_adds_to_the_bound() -> None:
     "fields",
     [
         {"messages": parts("text", "image_url")},
-        {"messages": parts("input_audio")},
         {"messages": parts("file")},
         {"messages": parts("something_new")},
-        {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
         {"messages": [{"role": "user", "content": {"type": "text"}}]},
         {"messages": ["text"]},
-        {"web_search_options": {}},
-        {"tools": [FUNCTION, {"type": "web_search"}]},
-        {"tools": [{}]},
     ],
 )
 def test_what_is_not_text_is_bounded_by_the_context_window_alone(fields: dict[str, Any]) -> None:
@@ -386,6 +381,22 @@ def test_what_is_not_text_is_bounded_by_the_context_window_alone(fields: dict[st
     assert unbounded.input_tokens is None
     assert unbounded.why
     assert bound(128_000, **fields, max_tokens=5) == TokenBound(128_000, 5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": parts("input_audio")},
+        {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
+        {"web_search_options": {}},
+        {"tools": [FUNCTION, {"type": "web_search"}]},
+        {"tools": [{}]},
+    ],
+)
+def test_what_is_not_charged_as_text_tokens_is_never_bounded(fields: dict[str, Any]) -> None:
+    found = bound(128_000, **fields, max_tokens=5)
+    assert found.input_tokens is None
+    assert "cannot be bounded" in found.why
 
 
 def test_functions_and_text_parts_are_bounded_by_bytes() -> None:

@@ -311,6 +311,8 @@ def _bound_input(body: Body, size: int, context_window: int | None) -> tuple[int
     bytes, and the names and brackets around it are more than the provider's own mark-up; the constants are for
     what the provider adds beyond that. It does not hold for what is not text, or is fetched by the provider.
     """
+    if dear := _dearer_than_tokens(body):
+        return None, f"The cost of {dear} cannot be bounded: leave it out."
     extra = _beyond_text(body)
     if not extra:
         pieces = len(body.get("messages") or ()) + len(body.get("tools") or ())
@@ -320,13 +322,32 @@ def _bound_input(body: Body, size: int, context_window: int | None) -> tuple[int
     return None, f"The input tokens of {extra} cannot be bounded for this model: leave it out."
 
 
-def _beyond_text(body: Body) -> str:
-    """Name the first thing in a body whose tokens its bytes do not bound; empty if there is none."""
+def _dearer_than_tokens(body: Body) -> str:
+    """Name the first thing whose cost the price of text tokens does not bound, however many tokens a model reads.
+
+    A tool that the provider runs is charged by the call, and reads anew as often as it likes; audio has a price of
+    its own.
+    """
     if body.get("web_search_options") is not None:
         return "web_search_options"
     for tool in body.get("tools") or ():
         if not isinstance(tool, dict) or tool.get("type") not in {"function", "custom"}:
             return "a tool that the provider runs"
+    return "audio" if any(map(_has_audio, body.get("messages") or ())) else ""
+
+
+def _has_audio(message: object) -> bool:
+    if not isinstance(message, dict):
+        return False
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return message.get("audio") is not None or any(
+        isinstance(part, dict) and "audio" in str(part.get("type")) for part in parts
+    )
+
+
+def _beyond_text(body: Body) -> str:
+    """Say what in a body has tokens that its bytes do not bound; empty if there is nothing."""
     if all(_is_text(message) for message in body.get("messages") or ()):
         return ""
     return "content that is not text"

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 MAX_COUNT = 10**12
 MAX_LIMIT_USD = 10**9
+MAX_SPAN_HOURS = 366 * 24
+MAX_ALERTS = 20
+MAX_ALERT_PERCENT = 1000
 MAX_PATTERNS = 1000
 MAX_PATTERN_CHARACTERS = 256
 MAX_REQUEST_TOKENS = 10**9
@@ -44,11 +47,12 @@ class ConfigError(ValueError):
 
 
 class Per(StrEnum):
-    """The window of a cost cap, in UTC; a week begins on Monday."""
+    """The window of a cost cap, in UTC; a week begins on Monday. ``rolling`` is any span of so many hours."""
 
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+    ROLLING = "rolling"
     TOTAL = "total"
 
 
@@ -108,12 +112,17 @@ class RateLimitRule:
 
 @dataclass(frozen=True, slots=True)
 class CostCap:
-    """At most ``limit_nano_usd`` in each window; not ``hard``: recorded and shown, never refused."""
+    """At most ``limit_nano_usd`` in each window; not ``hard``: recorded and shown, never refused.
+
+    ``span_hours`` is given for a rolling window alone. Crossing a percent in ``alert_at`` is recorded.
+    """
 
     limit_nano_usd: int
     per: Per
     hard: bool
     fit: Fit
+    span_hours: int | None = None
+    alert_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +240,30 @@ def _cost_cap(config: Mapping[str, Any]) -> CostCap:
         raise ConfigError("hard", "Must be true or false.")
     per = _choice(config, "per", Per)
     fit = _choice(config, "fit", Fit, Fit.REFUSE)
-    return CostCap(_limit(config), per, hard, fit)
+    return CostCap(_limit(config), per, hard, fit, _span_hours(config, per), _alert_at(config))
+
+
+def _span_hours(config: Mapping[str, Any], per: Per) -> int | None:
+    if per is not Per.ROLLING:
+        if config.get("span_hours") is not None:
+            raise ConfigError("span_hours", "Only a rolling window has a span: leave it out.")
+        return None
+    hours = config.get("span_hours")
+    if type(hours) is not int or not 1 <= hours <= MAX_SPAN_HOURS:
+        raise ConfigError("span_hours", f"Must be a whole number of hours from 1 to {MAX_SPAN_HOURS}.")
+    return hours
+
+
+def _alert_at(config: Mapping[str, Any]) -> tuple[int, ...]:
+    percents = config.get("alert_at", [])
+    if not isinstance(percents, list) or len(percents) > MAX_ALERTS or not all(map(_is_percent, percents)):
+        message = f"Must be a list of at most {MAX_ALERTS} whole percents from 1 to {MAX_ALERT_PERCENT}."
+        raise ConfigError("alert_at", message)
+    return tuple(sorted(set(percents)))
+
+
+def _is_percent(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_ALERT_PERCENT
 
 
 def _limit(config: Mapping[str, Any]) -> int:
@@ -293,7 +325,7 @@ def _choice(config: Mapping[str, Any], field: str, choices: type[E], default: E 
 
 _PARSERS: dict[Kind, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Rule]]] = {
     Kind.RATE_LIMIT: (("requests", "tokens", "per", "concurrent"), _rate_limit),
-    Kind.COST_CAP: (("limit_usd", "per", "hard", "fit"), _cost_cap),
+    Kind.COST_CAP: (("limit_usd", "per", "span_hours", "hard", "fit", "alert_at"), _cost_cap),
     Kind.MODEL_RESTRICTION: (("allow", "deny"), _model_restriction),
     Kind.GUARDRAIL: (("detectors", "direction"), _guardrail),
     Kind.REQUEST_LIMITS: (("max_input_tokens", "max_output_tokens", "features"), _request_limits),

@@ -1,0 +1,32 @@
+"""Ten thousand steps of the money's state machine."""
+
+from pathlib import Path
+
+from torture import Figures, long_test
+
+
+@long_test(seconds=1800)
+def money_machine(_: Path, examples: int = 200, steps: int = 50) -> Figures:
+    """Reserve, settle, run over, leave, die, post twice; change caps and the time; look after each step."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from tests.budgets.machine import MoneyMachine
+
+    taken = 0
+
+    class Counted(MoneyMachine):
+        def check_invariants(self, *arguments: object) -> None:
+            nonlocal taken
+            taken += 1
+            super().check_invariants(*arguments)
+
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Counted, settings=profile)
+    return {"examples": examples, "steps": taken, "overspend": 0}
