@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
@@ -72,6 +72,7 @@ class _Waiter:
     member: Any
     loop: asyncio.AbstractEventLoop | None = None
     future: "asyncio.Future[Any] | None" = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class Journal:
@@ -111,6 +112,13 @@ class Journal:
     def backlog(self) -> int:
         """Return how many members wait for the writer."""
         return len(self._queue)
+
+    def queue_age(self) -> float:
+        """Return how long the oldest member has waited for the writer, in seconds; 0 if none does."""
+        try:
+            return time.monotonic() - self._queue[0].since
+        except IndexError:
+            return 0.0
 
     def spooled(self) -> int:
         """Return how many final records of this process wait on disk."""
