@@ -28,7 +28,7 @@ BURST_SECONDS = 1.0
 BURST_ROOM = 4
 """Places in the room in a burst, for each place at work."""
 OVERLOAD_SECONDS = 0.02
-"""The longest wait in the room while there is overload."""
+"""The longest wait in the room while there is overload, for the longest queue: another's turn comes soon enough."""
 
 Organization = UUID | None
 """Whose a request is, as far as memory knows; everybody whom it does not know is one."""
@@ -124,16 +124,23 @@ class Admission:
 
         ``whose`` is asked only if there is no place at once.
         """
-        if self.held + self.waiting >= self.most_held:
-            raise self._shed(Signal.IN_FLIGHT)
-        if self._queue_age() > self.longest_queue_age:
-            raise self._shed(Signal.JOURNAL_QUEUE_AGE)
+        self.check(whose)
         if self.waiting or self.working >= self.most_working:
             await self._wait(whose())  # whoever made room has counted us in
         else:
             self.working += 1
             self.held += 1
         return Ticket(self)
+
+    def check(self, whose: Callable[[], Organization]) -> None:
+        """Raise `Overloaded` where `enter` would, without waiting."""
+        if self.held + self.waiting >= self.most_held:
+            raise self._shed(Signal.IN_FLIGHT)
+        if self._queue_age() > self.longest_queue_age:
+            raise self._shed(Signal.JOURNAL_QUEUE_AGE)
+        if self.waiting >= self._places_to_wait() and not self._is_behind(organization := whose()):
+            alone = len(self._room) == 1 and organization in self._room
+            raise self._shed(Signal.IN_FLIGHT if alone else Signal.FAIR_SHARE)
 
     def leave(self) -> None:
         """Give a place back, to the next queue's first if there is one."""
@@ -155,15 +162,22 @@ class Admission:
         now = self._clock()
         return now < self._overloaded_until or (self.waiting > 0 and now - self._occupied_since > BURST_SECONDS)
 
+    def _places_to_wait(self) -> int:
+        return max(1, self.most_working // 2) if self.overloaded else self.most_working * BURST_ROOM
+
+    def _is_behind(self, organization: Organization) -> bool:
+        """Whether another queue would be longer even with a newcomer in this one's."""
+        return len(self._room.get(organization, ())) + 1 < len(self._room[self._longest()])
+
     async def _wait(self, organization: Organization) -> None:
-        overloaded = self.overloaded
-        room = max(1, self.most_working // 2) if overloaded else self.most_working * BURST_ROOM
+        overloaded, room = self.overloaded, self._places_to_wait()
         while self.waiting > room:  # the burst became an overload: its last are too many
             self._shed_last_of(self._longest(), Signal.IN_FLIGHT)
-        if self.waiting >= room:
-            self._make_room_for(organization)
+        if self.waiting == room:
+            self._shed_last_of(self._longest(), Signal.FAIR_SHARE)
+        impatient = overloaded and bool(self._room) and not self._is_behind(organization)
         turn = self._queue_up(organization)
-        patience = OVERLOAD_SECONDS if overloaded else BURST_SECONDS
+        patience = OVERLOAD_SECONDS if impatient else BURST_SECONDS
         expiry = asyncio.get_running_loop().call_later(patience, self._expire, organization, turn)
         try:
             await turn
@@ -172,14 +186,6 @@ class Admission:
             raise
         finally:
             expiry.cancel()
-
-    def _make_room_for(self, organization: Organization) -> None:
-        """Shed the last of the longest queue, or the newcomer if that is its own or no longer than it would be."""
-        longest = self._longest()
-        own = len(self._room.get(organization, ()))
-        if len(self._room[longest]) <= own + 1:
-            raise self._shed(Signal.IN_FLIGHT if len(self._room) == 1 and own else Signal.FAIR_SHARE)
-        self._shed_last_of(longest, Signal.FAIR_SHARE)
 
     def _longest(self) -> Organization:
         return max(self._room, key=lambda organization: len(self._room[organization]))

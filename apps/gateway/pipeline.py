@@ -150,6 +150,14 @@ class Pipeline:
         exchange.ticket.step_aside()  # a stream is closed by whoever sends it, and mostly waits
         return answer
 
+    def refuse_at_once(self, authorization: Sequence[str]) -> Overloaded | None:
+        """Say whether a request with these headers would be shed, and count it if so: for a door that can save more."""
+        try:
+            self.admission.check(lambda: self.configurations.organization_of(_bearer(authorization)))
+        except Overloaded as error:
+            return error
+        return None
+
     def _whose(self, inbound: Inbound) -> UUID | None:
         return self.configurations.organization_of(_bearer(inbound.authorization))
 
