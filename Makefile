@@ -1,6 +1,6 @@
 # The project's commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test lint requirements bench clean
+.PHONY: help setup setup-dev run test torture lint requirements bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,9 @@ run: setup ## Serve on 127.0.0.1:$PORT (8000); the first run creates demo data
 
 test: setup-dev ## Run every test, with a PostgreSQL and a Redis of its own
 	@$(BIN)/python -m pytest
+
+torture: setup-dev ## Run the long forms of the tests, or those that TEST names a part of
+	@$(BIN)/python -m torture $(TEST)
 
 lint: setup-dev ## Check style, types, layers, migrations and the deployment's settings
 	@$(BIN)/ruff check .

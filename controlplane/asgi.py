@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 
 from django.core.wsgi import get_wsgi_application
 
@@ -10,6 +11,7 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402 (these need Django to be set up)
 
+from apps.audit import wires  # noqa: E402
 from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
 from apps.gateway.runtime import Runtime  # noqa: E402
 from controlplane.health import HealthDoor  # noqa: E402
@@ -18,6 +20,8 @@ from controlplane.pages import Pages  # noqa: E402
 _pages = Pages(_django, settings.PAGE_THREADS)
 _health = HealthDoor(_pages)
 door = InferenceDoor(_health)
+
+LAST_CALL_SECONDS = 1.0
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +46,19 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     _health.close()
     _pages.close()
     await runtime.stop()
+    wires.cut_all()
+    _end_soon()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _end_soon() -> None:
+    """Make sure of the end: the interpreter joins every thread, and one may wait for a database that hangs.
+
+    All records are safe by now, and whoever a page was for has left.
+    """
+    last_call = threading.Timer(LAST_CALL_SECONDS, os._exit, (0,))
+    last_call.daemon = True
+    last_call.start()
 
 
 def _spare_the_collector() -> None:

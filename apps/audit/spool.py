@@ -1,14 +1,14 @@
 """A local file for final records that the database would not take: appended, fsynced, replayed when it is back.
 
-Each process writes its own file and holds a lock on it, so that another process picks up the file of a dead one and
-never that of a living one. A replay that is repeated does no harm: what it inserts is inserted once.
+Each process writes files of its own and holds a lock on each, so that another process picks up the files of a dead
+one and never those of a living one. A replay that is repeated does no harm: what it inserts is inserted once.
 """
 
 import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -16,76 +16,139 @@ from uuid import uuid4
 logger = logging.getLogger(__name__)
 
 
+class Page:
+    """A file of lines, under a lock of ours that ends with the process."""
+
+    def __init__(self, path: Path, file: IO[bytes], lines: Sequence[str] = ()) -> None:
+        self.path = path
+        self.file = file
+        self.lines = lines
+        self.removed = False
+
+    def remove(self) -> None:
+        """Delete it: all of its lines are somewhere better."""
+        self.path.unlink(missing_ok=True)
+        self.file.close()
+        self.removed = True
+
+
 class Spool:
-    """Lines of text, safe on disk when `append` returns."""
+    """Lines of text, safe on disk when `append` returns. May be used from any thread, and after a fork."""
+
+    _pid: int
+    _lock: threading.Lock
+    _current: Page | None
+    _written: int
+    _aside: list[Page]
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file: IO[bytes] | None = None
-        self._lock = threading.Lock()
-        self.pending = 0
+        self._forget()
+
+    @property
+    def pending(self) -> int:
+        """How many lines of this process wait on disk."""
+        return self._written + sum(len(page.lines) for page in self._aside)
 
     def append(self, lines: Sequence[str]) -> None:
         """Write lines (without newlines in them) and wait for the disk. Raises `OSError` if it does not take them."""
+        self._ensure_own()
         with self._lock:
-            file = self._file or self._open()
-            file.write("".join(f"{line}\n" for line in lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
-            self.pending += len(lines)
+            self._current = self._current or self._open()
+            _append(self._current.file, "".join(f"{line}\n" for line in lines).encode())
+            self._written += len(lines)
 
     def reject(self, line: str) -> None:
-        """Keep a line that the database will never take, apart, for a person to look at."""
+        """Keep a line that the database will never take, apart, for a person to look at. Raises `OSError`."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "rejected.txt").open("ab") as file:
-            file.write(f"{line}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with (self._folder / "rejected.txt").open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _append(file, f"{line}\n".encode())
 
-    def replay(self, write: Callable[[Sequence[str]], None]) -> int:
-        """Hand the lines of our own file and of dead processes' files to ``write``; return how many were written.
+    def pages(self) -> Iterator[Page]:
+        """Yield, one after another, what this process wrote so far and what dead processes left.
 
-        A file is removed after ``write`` returned for all of it; what ``write`` raises goes on to the caller.
+        A page that the reader does not remove comes again next time. Appending goes on meanwhile, to a new file.
         """
-        with self._lock:
-            count = self._replay_own(write)
+        self._ensure_own()
+        self._set_aside()
+        yield from self._aside
+        self._aside = [page for page in self._aside if not page.removed]
         for path in sorted(self._folder.glob("*.jsonl")) if self._folder.exists() else []:
-            count += self._replay_dead(path, write)
-        return count
+            if not self._is_ours(path):
+                yield from _claimed(path)
 
-    def _open(self) -> IO[bytes]:
+    def _ensure_own(self) -> None:
+        if self._pid != os.getpid():
+            self._forget()  # a forked child has its parent's file and shares the lock: it is the parent's to replay
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._current = None
+        self._written = 0
+        self._aside = []
+
+    def _open(self) -> Page:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{os.getpid()}-{uuid4().hex}.jsonl"
-        self._file = path.open("ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return self._file
+        unlocked = path.with_suffix(".new")
+        file = unlocked.open("ab", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(path)  # by this name others look at it, and find it locked
+        _sync_folder(self._folder)
+        return Page(path, file)
 
-    def _replay_own(self, write: Callable[[Sequence[str]], None]) -> int:
-        if self._file is None:
-            return 0
-        path = Path(self._file.name)
-        lines = _whole_lines(path)
-        write(lines)
-        path.unlink()
-        self._file.close()
-        self._file, self.pending = None, 0
-        return len(lines)
+    def _set_aside(self) -> None:
+        with self._lock:
+            current, self._current, self._written = self._current, None, 0
+            self._aside = [page for page in self._aside if not page.removed]
+            if current is not None:
+                current.lines = _whole_lines(current.path)
+                self._aside.append(current)
 
-    def _replay_dead(self, path: Path, write: Callable[[Sequence[str]], None]) -> int:
-        if self._file is not None and path == Path(self._file.name):
-            return 0
+    def _is_ours(self, path: Path) -> bool:
+        with self._lock:
+            return any(page.path == path for page in (*self._aside, *filter(None, [self._current])))
+
+
+def _claimed(path: Path) -> Iterator[Page]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return  # another process was quicker
+    with file:
         try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                lines = _whole_lines(path)
-                write(lines)
-                path.unlink()
-        except (BlockingIOError, FileNotFoundError):
-            return 0  # its writer lives, or another process was quicker
-        logger.warning("Replayed %d final records that a dead process had spooled.", len(lines))
-        return len(lines)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # its writer lives, or another process is at it
+        if path.exists():
+            logger.warning("Replaying what a dead process had spooled.")
+            yield Page(path, file, _whole_lines(path))
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    """Append all of ``data`` and wait for the disk, or nothing: half a line would spoil the one that follows it."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        while data:
+            data = data[os.write(file.fileno(), data) :]
+        os.fsync(file.fileno())
+    except OSError:
+        os.ftruncate(file.fileno(), size)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name as durable as its content will be."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _whole_lines(path: Path) -> list[str]:
     """Read all lines but a torn last one: its append never returned, so nobody was promised anything."""
-    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1] if line]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [line.decode(errors="replace") for line in lines if line]

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_old_connections, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 
+from apps.audit import wires
 from apps.gateway.judgement import Judgement, judgement_of
 from apps.gateway.models import ModelRoute
 from apps.gateway.providers.base import Endpoint
@@ -37,6 +38,8 @@ T = TypeVar("T")
 MAX_JUDGEMENTS = 10_000
 MAX_CALLERS = 100_000
 READERS = 4
+READ_SECONDS = 1.5
+"""How long a request waits for a reading. A database that hangs must not hang every request that needs one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +155,24 @@ class Configurations:
                 del self._by_prefix[prefix]
 
     async def read(self, query: Callable[[], T]) -> T:
-        """Run a database query on a reader's thread; once more if its connection had died while idle."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, _with_a_live_connection, query)
+        """Run a database query on a reader's thread; once more if its connection had died while idle.
+
+        Raises `django.db.OperationalError` if that takes longer than `READ_SECONDS`.
+        """
+        reading = _Reading(query)
+        answer = asyncio.get_running_loop().run_in_executor(self._readers, reading.run)
+        done, _ = await asyncio.wait((answer,), timeout=READ_SECONDS)
+        if not done:
+            answer.cancel()
+            reading.give_up()
+            raise OperationalError("The database did not answer in time.")
+        return answer.result()
 
     def close(self) -> None:
-        """End the readers and their connections."""
+        """End the readers and their connections; what a reader still waits for is cut off."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        for opened in self._connections:
+            wires.cut(opened)
         self._readers.shutdown(wait=True)
         for opened in self._connections:
             opened.close()
@@ -215,13 +231,32 @@ def load_configuration(organization_id: UUID, versions: Versions) -> Configurati
     )
 
 
-def _with_a_live_connection(query: Callable[[], T]) -> T:
-    close_old_connections()
-    try:
-        return query()
-    except (OperationalError, InterfaceError):
-        connection.close()
-        return query()
+class _Reading(Generic[T]):
+    """A query on its way through a reader's thread."""
+
+    def __init__(self, query: Callable[[], T]) -> None:
+        self._query = query
+        self._connection: BaseDatabaseWrapper | None = None
+        self._given_up = False
+
+    def run(self) -> T:
+        """Run the query, on a new connection if the reader's has died."""
+        close_old_connections()
+        self._connection = connections[DEFAULT_DB_ALIAS]
+        try:
+            return self._query()
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if self._given_up:
+                raise
+            return self._query()
+        finally:
+            self._connection = None
+
+    def give_up(self) -> None:
+        """Have the reader free again for another query: nobody waits for this one."""
+        self._given_up = True
+        wires.cut(self._connection)
 
 
 def _caller(row: ApiKey) -> Caller:

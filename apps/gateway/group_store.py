@@ -65,6 +65,14 @@ class GroupStore(Protocol):
         """Read the versions of ``organizations``; delete the open requests ``closing`` and their reservations."""
         ...
 
+    def look(self, closing: Sequence[UUID]) -> tuple[datetime, list[tuple[UUID, UUID]]]:
+        """Return the database's time and the (request, budget) pairs that ``closing`` had reserved; change nothing."""
+        ...
+
+    def locked(self, budgets: Sequence[UUID]) -> set[UUID]:
+        """Lock those counters that nobody has locked; return the others that exist."""
+        ...
+
     def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
         """Lock counters in the order given and return those that exist."""
         ...
@@ -102,6 +110,15 @@ class PlainStore:
         if opened:
             open_rows.delete()
         return Situation(timezone.now(), versions, opened, held)
+
+    def look(self, closing: Sequence[UUID]) -> tuple[datetime, list[tuple[UUID, UUID]]]:
+        """Read time and reservations."""
+        reservations = Reservation.objects.using(self._using).filter(request_id__in=closing)
+        return timezone.now(), list(reservations.values_list("request_id", "budget_id"))
+
+    def locked(self, budgets: Sequence[UUID]) -> set[UUID]:
+        """Say that none is: a writing transaction on SQLite has the whole database to itself."""
+        return set()
 
     def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
         """Read counters; a writing transaction on SQLite has the whole database to itself."""
@@ -141,6 +158,15 @@ class PostgresStore(PlainStore):
             opened=frozenset(requests[request] for request in found["opened"]),
             held=tuple((requests[request], _uuid(budget), amount) for request, budget, amount in found["held"]),
         )
+
+    def look(self, closing: Sequence[UUID]) -> tuple[datetime, list[tuple[UUID, UUID]]]:
+        """Read time and reservations in one statement."""
+        found = self._run(_LOOK, _array(map(str, closing)))
+        return datetime.fromisoformat(found["now"]), [(_uuid(r), _uuid(b)) for r, b in found["held"]]
+
+    def locked(self, budgets: Sequence[UUID]) -> set[UUID]:
+        """Lock what is free in one statement."""
+        return {_uuid(budget) for budget in self._run(_LOCKED, _array(map(str, budgets)))} if budgets else set()
 
     def lock(self, budgets: Sequence[UUID]) -> list[Counter]:
         """Lock counters in the order of their ids."""
@@ -208,6 +234,17 @@ SELECT json_build_object(
     'opened', COALESCE((SELECT json_agg(id) FROM opened), '[]'),
     'held', COALESCE((SELECT json_agg(json_build_array(request_id, budget_id, amount_nano_usd)) FROM held), '[]')
 )
+"""
+_LOOK = b"""
+SELECT json_build_object('now', now(), 'held', COALESCE(json_agg(json_build_array(request_id, budget_id)), '[]'))
+FROM policies_reservation WHERE request_id = ANY($1::uuid[])
+"""
+_LOCKED = b"""
+WITH free AS MATERIALIZED (
+    SELECT id FROM policies_budget WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE SKIP LOCKED
+)
+SELECT COALESCE(json_agg(id), '[]') FROM policies_budget
+WHERE id = ANY($1::uuid[]) AND id NOT IN (SELECT id FROM free)
 """
 _LOCK = b"""
 SELECT COALESCE(json_agg(json_build_array(

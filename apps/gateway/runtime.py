@@ -66,14 +66,15 @@ class Runtime:
         self.sweeper.start()
 
     async def stop(self) -> None:
-        """Finish what is under way and write everything that waits."""
+        """Finish what is under way and write everything that waits. A database that hangs does not delay the end."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.sweeper.stop)
+        sweeping = loop.run_in_executor(None, self.sweeper.stop)
         await self.pipeline.close()
         await loop.run_in_executor(None, self.journal.stop)
         await self.transport.close()
         await self.rates.close()
         await loop.run_in_executor(None, self.configurations.close)
+        await sweeping
 
 
 class BackgroundLoop:

@@ -1,43 +1,94 @@
 """The sweeper: finishes requests whose process died. Past its deadline an `OpenRequest` becomes an interrupted record.
 
 Nobody knows what the provider did with such a request, so it is charged its worst case where budgets had reserved
-for it, and the record says who counted. Two sweepers never do harm: a request is closed once.
+for it, and the record says who counted. Two sweepers never do harm: a request is closed once. The database's clock
+decides what is overdue.
 """
 
 import logging
 import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
 
-from django.db import DatabaseError, close_old_connections, connection, transaction
-from django.utils import timezone
+from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Q
+from django.db.models.functions import Now
 
-from apps.audit.models import OpenRequest, Status
-from apps.gateway.bookkeeping import Closing, record_of_intent, write_group
+from apps.audit import wires
+from apps.audit.journal import LATER
+from apps.audit.models import OpenRequest, RequestRecord, Status
+from apps.audit.writer import LOCK_TIMEOUT_MS
+from apps.gateway.bookkeeping import Closing, record_of_intent, write_free
 
 logger = logging.getLogger(__name__)
 
 GROUP = 100
+SETTLE_SECONDS = 5
+"""How long past its deadline a request that was cut off just then may take to record its own end."""
 
 
 def sweep() -> int:
-    """Resolve every request past its deadline; return how many there were."""
+    """Resolve every request past its deadline; return how many there were.
+
+    One that cannot be resolved now is passed over: it is tried again by the next sweep. Raises `django.db.Error` if
+    the database does not answer.
+    """
     resolved = 0
-    while True:
-        overdue = list(OpenRequest.objects.filter(deadline__lt=timezone.now()).order_by("deadline")[:GROUP])
-        if not overdue:
-            return resolved
+    last: OpenRequest | None = None
+    while overdue := _overdue(after=last):
+        resolved += _resolve(overdue)
+        last = overdue[-1]
+    return resolved
+
+
+def _overdue(after: OpenRequest | None) -> list[OpenRequest]:
+    rows = OpenRequest.objects.filter(deadline__lt=Now() - timedelta(seconds=SETTLE_SECONDS)).order_by("deadline", "id")
+    if after is not None:
+        rows = rows.filter(Q(deadline__gt=after.deadline) | Q(deadline=after.deadline, id__gt=after.id))
+    return list(rows[:GROUP])
+
+
+def _resolve(overdue: Sequence[OpenRequest]) -> int:
+    """Close requests together or, where that fails, in halves, so that one that cannot be closed holds up no other."""
+    try:
+        recorded = dict(
+            RequestRecord.objects.filter(id__in=[row.id for row in overdue]).values_list("id", "cost_nano_usd")
+        )
+        members = [_closing(row, recorded) for row in overdue]
         with transaction.atomic():
-            results = write_group(connection, [_closing(row) for row in overdue])
-        resolved += sum(result is not None for result in results)
+            _wait_briefly_for_locks()
+            results = write_free(connection, members)
+    except Exception:
+        if connection.connection is None or not connection.is_usable():
+            raise
+        if len(overdue) > 1:
+            middle = len(overdue) // 2
+            return _resolve(overdue[:middle]) + _resolve(overdue[middle:])
+        logger.exception("Request %s could not be resolved.", overdue[0].id)
+        return 0
+    return sum(result is not None and result is not LATER for result in results)
 
 
-def _closing(row: OpenRequest) -> Closing:
+def _wait_briefly_for_locks() -> None:
+    """While this transaction waits for one organization's row it may hold another's."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+
+
+def _closing(row: OpenRequest, recorded: dict[UUID, int]) -> Closing:
+    """Say how a request ended. One that was answered with a refusal, and whose intent was committed late, has a
+    record already: it pays what that says.
+    """
     record = {
         **record_of_intent(row.intent, row.id),
         "status": Status.INTERRUPTED.value,
         "http_status": 0,
         "error_code": "INTERRUPTED",
         "error_message": "The process that served this request ended before its outcome was recorded.",
-        "cost_nano_usd": row.worst_case_nano_usd,
+        "cost_nano_usd": recorded.get(row.id, row.worst_case_nano_usd),
         "usage_source": "worst_case",
     }
     return Closing(record, None)
@@ -50,6 +101,7 @@ class Sweeper:
         self._seconds = seconds
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._connection: BaseDatabaseWrapper | None = None
 
     def start(self) -> None:
         """Start the thread, unless sweeping is turned off (0 seconds)."""
@@ -57,20 +109,26 @@ class Sweeper:
             self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
             self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread."""
+    def stop(self, timeout: float = 0.5) -> None:
+        """End the thread; one that still waits for the database after ``timeout`` seconds is cut off from it."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(5)
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                wires.cut(self._connection)
 
     def _work(self) -> None:
+        self._connection = connections[DEFAULT_DB_ALIAS]
         while not self._stop.wait(self._seconds):
             close_old_connections()
             try:
                 resolved = sweep()
-            except DatabaseError:
+            except Error:
                 logger.warning("Could not sweep: the database did not answer.")
-                continue
-            if resolved:
-                logger.warning("Resolved %d interrupted requests.", resolved)
+                connection.close()
+            except Exception:
+                logger.exception("A sweep failed; the next one tries again.")
+            else:
+                if resolved:
+                    logger.warning("Resolved %d interrupted requests.", resolved)
         connection.close()

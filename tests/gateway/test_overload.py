@@ -105,7 +105,9 @@ async def test_a_room_that_does_not_become_empty_is_overload_and_lets_few_wait()
     waiting = await gate.queue(*[ONE] * 4 * BURST_ROOM)
     await gate.overload()
     assert await gate.signal() == "in_flight"
-    assert await signals(waiting) == [""] * 2 + ["in_flight"] * (4 * BURST_ROOM - 2)
+    (neighbour,) = await gate.queue(OTHER)
+    assert await signals(waiting) == [""] + ["fair_share"] + ["in_flight"] * (4 * BURST_ROOM - 2)
+    assert not neighbour.done()
 
 
 @in_loop

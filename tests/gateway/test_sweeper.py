@@ -39,7 +39,7 @@ def left_open(house: House, folder: Path) -> UUID:
     with suppress(KeyboardInterrupt):
         run(call)
     open_request = OpenRequest.objects.get(organization_id=house.organization.id)
-    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(seconds=1))
+    OpenRequest.objects.filter(id=open_request.id).update(deadline=timezone.now() - timedelta(minutes=1))
     return open_request.id
 
 
@@ -53,6 +53,17 @@ def test_an_overdue_request_becomes_interrupted_and_pays_its_worst_case(tmp_path
     budget = Budget.objects.get(organization_id=house.organization.id)
     assert (budget.reserved_nano_usd, budget.spent_nano_usd) == (0, record.cost_nano_usd)
     assert house.open_requests() == 0
+
+
+def test_an_overdue_request_that_a_cap_had_clamped_pays_what_was_reserved_and_its_record_names_the_cap(
+    tmp_path: Path,
+) -> None:
+    house = House([("cost_cap", {"limit_usd": "0.0015", "per": "total", "fit": "clamp"})])
+    left_open(house, tmp_path)
+    sweep()
+    record = house.only_record()
+    assert (record.cost_nano_usd, record.overrun_nano_usd) == (1_500_000, 0)
+    assert [reading["kind"] for reading in record.limits] == ["cost_cap"]
 
 
 def test_a_request_within_its_deadline_is_left_alone(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Book:
     def steps(self) -> Steps:
         return Steps(
             run=self.run,
+            run_free=self.run,
             undo=self.undo,
             dump=lambda m: json.dumps({"text": m.text}),
             load=lambda line: Line(json.loads(line)["text"], durable=True),
