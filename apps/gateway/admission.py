@@ -9,6 +9,10 @@ that one organization's flood delays its own requests and not its neighbour's. T
 time (`BURST_SECONDS`). A room that has not been empty for that long is no burst but overload: from then on, and until
 nobody was shed for as long, it is short, and a newcomer who finds it full is shed at once, or whoever came last to the
 longest queue is shed in its place.
+
+Many places make the most of a process, and make everyone slow: each request shares the processor with all the others.
+While one organization alone is in the way of itself, the first counts. Once several are, fewer places are given, and
+an organization that asks for little finds the process nearly as quick as if it were alone.
 """
 
 import asyncio
@@ -16,6 +20,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -29,6 +34,9 @@ BURST_ROOM = 4
 """Places in the room in a burst, for each place at work."""
 OVERLOAD_SECONDS = 0.02
 """The longest wait in the room while there is overload, for the longest queue: another's turn comes soon enough."""
+
+SHARED_PLACES = 1 / 4
+"""How much of the places at work is given while several organizations wait for them."""
 
 Organization = UUID | None
 """Whose a request is, as far as memory knows; everybody whom it does not know is one."""
@@ -118,6 +126,8 @@ class Admission:
         self._room: OrderedDict[Organization, deque[asyncio.Future[None]]] = OrderedDict()
         self._occupied_since = 0.0
         self._overloaded_until = 0.0
+        self._last_to_wait: Organization = None
+        self._shared_until = 0.0
 
     async def enter(self, whose: Callable[[], Organization]) -> Ticket:
         """Let a request in, now or when its turn comes. Raises `Overloaded`.
@@ -125,7 +135,7 @@ class Admission:
         ``whose`` is asked only if there is no place at once.
         """
         self.check(whose)
-        if self.waiting or self.working >= self.most_working:
+        if self.waiting or self.working >= self.places:
             await self._wait(whose())  # whoever made room has counted us in
         else:
             self.working += 1
@@ -138,14 +148,14 @@ class Admission:
             raise self._shed(Signal.IN_FLIGHT)
         if self._queue_age() > self.longest_queue_age:
             raise self._shed(Signal.JOURNAL_QUEUE_AGE)
-        if self.waiting >= self._places_to_wait() and not self._is_behind(organization := whose()):
+        if self.waiting >= self._places_to_wait() and not self._is_behind(organization := whose(), 1):
             alone = len(self._room) == 1 and organization in self._room
             raise self._shed(Signal.IN_FLIGHT if alone else Signal.FAIR_SHARE)
 
     def leave(self) -> None:
         """Give a place back, to the next queue's first if there is one."""
         self.working -= 1
-        while self.waiting and self.working < self.most_working:
+        while self.waiting and self.working < self.places:
             organization, queue = next(iter(self._room.items()))
             turn = queue.popleft()
             self._forget_one(organization, queue)
@@ -157,6 +167,13 @@ class Admission:
                 turn.set_result(None)
 
     @property
+    def places(self) -> int:
+        """How many requests may be at work now."""
+        if self._shared_until and self._clock() < self._shared_until:
+            return max(1, int(self.most_working * SHARED_PLACES))
+        return self.most_working
+
+    @property
     def overloaded(self) -> bool:
         """Whether more comes than can be done, and has for longer than a burst lasts."""
         now = self._clock()
@@ -165,19 +182,18 @@ class Admission:
     def _places_to_wait(self) -> int:
         return max(1, self.most_working // 2) if self.overloaded else self.most_working * BURST_ROOM
 
-    def _is_behind(self, organization: Organization) -> bool:
-        """Whether another queue would be longer even with a newcomer in this one's."""
-        return len(self._room.get(organization, ())) + 1 < len(self._room[self._longest()])
+    def _is_behind(self, organization: Organization, newcomers: int) -> bool:
+        """Whether another queue would be longer even with so many newcomers in this one's."""
+        return len(self._room.get(organization, ())) + newcomers < len(self._room[self._longest()])
 
     async def _wait(self, organization: Organization) -> None:
-        overloaded, room = self.overloaded, self._places_to_wait()
+        room = self._places_to_wait()
         while self.waiting > room:  # the burst became an overload: its last are too many
             self._shed_last_of(self._longest(), Signal.IN_FLIGHT)
         if self.waiting == room:
             self._shed_last_of(self._longest(), Signal.FAIR_SHARE)
-        impatient = overloaded and bool(self._room) and not self._is_behind(organization)
         turn = self._queue_up(organization)
-        patience = OVERLOAD_SECONDS if impatient else BURST_SECONDS
+        patience = OVERLOAD_SECONDS if self.overloaded else BURST_SECONDS
         expiry = asyncio.get_running_loop().call_later(patience, self._expire, organization, turn)
         try:
             await turn
@@ -198,17 +214,27 @@ class Admission:
             turn.set_exception(self._shed(signal))
 
     def _queue_up(self, organization: Organization) -> "asyncio.Future[None]":
+        now = self._clock()
         if not self.waiting:
-            self._occupied_since = self._clock()
+            self._occupied_since = now
+        if self._last_to_wait not in (None, organization) and self.overloaded:
+            self._shared_until = now + BURST_SECONDS
+        self._last_to_wait = organization
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._room.setdefault(organization, deque()).append(turn)
         self.waiting += 1
         return turn
 
-    def _expire(self, organization: Organization, turn: "asyncio.Future[None]") -> None:
-        if not turn.done():
-            self._remove(organization, turn)
-            turn.set_exception(self._shed(Signal.IN_FLIGHT))
+    def _expire(self, organization: Organization, turn: "asyncio.Future[None]", *, spared: bool = False) -> None:
+        """Shed who has waited too long. Whose queue is not the longest has waited for others: it may wait on."""
+        if turn.done():
+            return
+        if not spared and self._is_behind(organization, 0):
+            spare = partial(self._expire, organization, turn, spared=True)
+            asyncio.get_running_loop().call_later(BURST_SECONDS, spare)
+            return
+        self._remove(organization, turn)
+        turn.set_exception(self._shed(Signal.IN_FLIGHT))
 
     def _withdraw(self, organization: Organization, turn: "asyncio.Future[None]") -> None:
         """Take back a wait that was cancelled, and the place if it had just been given."""

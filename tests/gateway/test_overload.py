@@ -148,6 +148,33 @@ async def test_the_last_of_the_longest_queue_makes_room_for_a_neighbour() -> Non
 
 
 @in_loop
+async def test_while_several_organizations_wait_fewer_are_at_work() -> None:
+    gate = Gate(in_flight=8)
+    for _ in range(8):
+        await gate.enter()
+    await gate.queue(ONE)
+    await gate.overload()
+    assert gate.admission.places == 8
+    await gate.queue(OTHER)
+    assert gate.admission.places == 2
+    gate.now += BURST_SECONDS
+    assert gate.admission.places == 8
+
+
+@in_loop
+async def test_who_waits_behind_a_longer_queue_is_not_sent_away_with_it() -> None:
+    gate = Gate(in_flight=8)
+    for _ in range(8):
+        await gate.enter()
+    first = await gate.queue(ONE)
+    await gate.overload()
+    waiting = await gate.queue(OTHER, ONE, ONE)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.1)
+    assert await signals([*first, *waiting]) == ["", "", "in_flight", "in_flight"]
+
+
+@in_loop
 async def test_an_old_queue_of_the_journal_sends_everyone_away() -> None:
     gate = Gate()
     gate.age = 0.6
