@@ -29,7 +29,7 @@ def twice_a_rate_limit_is_admitted_up_to_it(_: Path) -> Figures:
         "of the limit": f"{len(seen.admitted) / allowed:.2%}",
         "most in a window": seen.most_in_a_window(),
     }
-    # The first window is free at once, and what was asked in it beyond the limit is not offered again.
+    # Above: the first window is free at once. Below: what is free is taken when somebody asks, 5 ms later at most.
     assert 0.99 * allowed <= len(seen.admitted) <= 1.01 * allowed + LIMIT, figures
     assert seen.most_in_a_window() <= LIMIT + 1, figures
     return figures

@@ -32,10 +32,6 @@ class Steady:
     admitted: list[Taken]
     seconds: float
 
-    def share(self) -> float:
-        """Return how much was admitted of what the limit allows in that time; its first window may be taken at once."""
-        return len(self.admitted) / (self.limit * (self.seconds + WINDOW_SECONDS))
-
     def most_in_a_window(self) -> int:
         """Return the most takes that are sure to have happened within one window, wherever it begins."""
         taken, most = sorted(self.admitted), 0
@@ -47,10 +43,14 @@ class Steady:
 
 def take_steadily(url: str, prefix: str, *, limit: int, processes: int, seconds: float) -> Steady:
     """Ask for twice the limit, evenly, from so many processes."""
-    start = time.monotonic() + 2.0 + processes / 2
-    arguments = [url, prefix, limit, 2 * limit / processes, seconds, start]
-    command = [sys.executable, "-m", "tests.rates.take_steadily", *map(str, arguments)]
-    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    start, per_second = time.monotonic() + 2.0 + processes / 2, 2 * limit
+    running = []
+    for number in range(processes):
+        # One after the other, as callers who know nothing of each other come; asked at once, all would miss together.
+        first = start + number / per_second
+        arguments = [url, prefix, limit, per_second / processes, seconds, first]
+        command = [sys.executable, "-m", "tests.rates.take_steadily", *map(str, arguments)]
+        running.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
     said = [json.loads(process.communicate(timeout=seconds + 60)[0]) for process in running]
     admitted = [(before, after) for one in said for before, after in one["admitted"]]
     begun, ended = min(one["begun"] for one in said), max(one["ended"] for one in said)
