@@ -192,8 +192,9 @@ class Admission:
             self._shed_last_of(self._longest(), Signal.IN_FLIGHT)
         if self.waiting == room:
             self._shed_last_of(self._longest(), Signal.FAIR_SHARE)
+        impatient = self.overloaded and not (self._room and self._is_behind(organization, 1))
         turn = self._queue_up(organization)
-        patience = OVERLOAD_SECONDS if self.overloaded else BURST_SECONDS
+        patience = OVERLOAD_SECONDS if impatient else BURST_SECONDS
         expiry = asyncio.get_running_loop().call_later(patience, self._expire, organization, turn)
         try:
             await turn
