@@ -19,7 +19,7 @@ from controlplane.pages import Pages  # noqa: E402
 
 _pages = Pages(_django, settings.PAGE_THREADS)
 _health = HealthDoor(_pages)
-_door = InferenceDoor(_health)
+door = InferenceDoor(_health)
 
 LAST_CALL_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "http":
-        await _door(scope, receive, send)
+        await door(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1000})
 
@@ -39,7 +39,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     runtime = Runtime()
     await runtime.start()
     runtime.start_sweeping()
-    _door.runtime = runtime
+    door.runtime = runtime
     BACKGROUND.adopt(runtime)
     _spare_the_collector()
     await send({"type": "lifespan.startup.complete"})

@@ -1,17 +1,22 @@
 """The plain server: uvicorn on a socket that was bound before anything else was done."""
 
-import json
+import importlib
 import os
 import signal
 import socket
 import tempfile
+from typing import TYPE_CHECKING
 
+import orjson
 import uvicorn
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.supervisors import Multiprocess
 
 from apps.audit.uuid7 import uuid7
+
+if TYPE_CHECKING:  # a worker reads this module before Django is set up
+    from apps.gateway.errors import Overloaded
 
 DRAIN_SECONDS = 6
 KEEP_ALIVE_SECONDS = 65
@@ -22,6 +27,7 @@ _WASTE_BYTES = 1024 * 1024
 """How much more than the largest body a request may send, in the framing of its pieces or after it was refused."""
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_MODULE = "controlplane.asgi"  # imported where requests are served, not where processes are supervised
 
 
 class HeadTooLarge(Exception):
@@ -33,11 +39,16 @@ class ApiProtocol(HttpToolsProtocol):
 
     A request's line and headers may take as long as a body may, and so may the client's silence while it reads an
     answer. One timer watches a connection, so that no request pays for one; it looks twice in that time.
+
+    A request that is shed is answered here, when its headers are there: a task and the application's frames for it
+    would cost as much again as reading them, and under three times the load most requests are shed.
     """
 
     def connection_made(self, transport: object) -> None:
         """Wait for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._door = importlib.import_module(_MODULE).door
+        self._shedding = False
         self._headers_wanted_since: float | None = self.loop.time()
         self._head_bytes = self._request_bytes = 0
         self._unread_bytes, self._unread_since = 0, self.loop.time()
@@ -59,7 +70,7 @@ class ApiProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._refused or self.transport.is_closing():
             return
-        if self._headers_wanted_since is not None:
+        if self._in_head():
             if self._request_bytes > MAX_HEAD_BYTES:
                 self._refuse_head()
         elif self._request_bytes > settings.MAX_BODY_BYTES + _WASTE_BYTES:
@@ -78,18 +89,39 @@ class ApiProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. What follows the body is none: it would pass for one that was there when the key was read."""
-        if self._headers_wanted_since is not None:
+        if self._in_head():
             self._count_head(name + value)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The headers are there: the deadline is met."""
+        """The headers are there: the deadline is met. Whom there is no room for is told so."""
         self._headers_wanted_since = None
         if self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers):
             # The parser takes a body for the other protocol, and would leave the request without one.
             self._refuse(b"400 Bad Request", "This server speaks HTTP/1.1 only: send the body without 'Upgrade'.")
-        else:
+            return
+        refusal = self._refusal()
+        if refusal is None:
             super().on_headers_complete()
+        else:
+            self._shedding = True
+            self._headers_wanted_since = self.loop.time()  # the body, which nobody reads, has a deadline all the same
+            self.transport.write(_shed_response(refusal))
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a body on, but for one that nobody reads."""
+        if not self._shedding:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there to its end. After one that was shed, wait for the next."""
+        if not self._shedding:
+            super().on_message_complete()
+            return
+        self._shedding = False
+        self._headers_wanted_since = None
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE_SECONDS, self.timeout_keep_alive_handler)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, or has too much of it before the body."""
@@ -99,6 +131,10 @@ class ApiProtocol(HttpToolsProtocol):
             self._refuse_head()
         else:
             self._refuse(b"400 Bad Request", "This is not a well-formed HTTP/1.1 request.")
+
+    def _in_head(self) -> bool:
+        """Whether a request's headers are still to come; the body of one that was shed has a deadline too."""
+        return self._headers_wanted_since is not None and not self._shedding
 
     def _count_head(self, piece: bytes) -> None:
         self._head_bytes += len(piece)
@@ -112,7 +148,7 @@ class ApiProtocol(HttpToolsProtocol):
     def _refuse(self, status: bytes, message: str) -> None:
         # By hand: a worker process reads this module before Django is set up, and our errors need it.
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": "INVALID_REQUEST"}
-        body = json.dumps({"error": {**error, "details": {}}}).encode()
+        body = orjson.dumps({"error": {**error, "details": {}}})
         head = (
             b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"x-request-id: " + str(uuid7()).encode() + b"\r\n"
@@ -138,6 +174,14 @@ class ApiProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
+    def _refusal(self) -> "Overloaded | None":
+        """Return why a request is shed, unless it has company on its connection or asks for what is not for here."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self.expect_100_continue or self.flow.write_paused or not self.parser.should_keep_alive():
+            return None
+        refusal: Overloaded | None = self._door.refuse_at_once(self.parser.get_method(), self.url, self.headers)
+        return refusal
+
     def _watch(self) -> None:
         now, patience = self.loop.time(), settings.BODY_DEADLINE_SECONDS
         wanted = self._headers_wanted_since
@@ -149,6 +193,14 @@ class ApiProtocol(HttpToolsProtocol):
         elif now - self._unread_since >= patience:
             self.transport.abort()  # closing would wait for the client to read the rest
         self._watching = self.loop.call_later(patience / 2, self._watch)
+
+
+def _shed_response(refusal: "Overloaded") -> bytes:
+    body = orjson.dumps(refusal.body())
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-request-id: %b\r\n"
+        b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (str(uuid7()).encode(), len(body), body)
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -163,7 +215,7 @@ def bind(host: str, port: int) -> socket.socket:
 def run(listener: socket.socket, workers: int) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = uvicorn.Config(
-        "controlplane.asgi:application",
+        f"{_MODULE}:application",
         http=ApiProtocol,
         loop="uvloop",
         lifespan="on",

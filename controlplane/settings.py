@@ -197,6 +197,12 @@ PROVIDER_ALLOWED_NETWORKS: list[str] = env.list(
     "PROVIDER_ALLOWED_NETWORKS", default=[] if PRODUCTION else ["127.0.0.0/8", "::1/128"]
 )
 
+# --- Overload, in each process: what is beyond it is sent away at once
+
+MAX_IN_FLIGHT: int = env.int("MAX_IN_FLIGHT", default=64)
+MAX_HELD: int = env.int("MAX_HELD", default=10_000)
+MAX_JOURNAL_QUEUE_AGE_SECONDS: float = env.float("MAX_JOURNAL_QUEUE_AGE_SECONDS", default=0.5)
+
 # --- The journal
 
 JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=1.5)

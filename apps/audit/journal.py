@@ -103,6 +103,10 @@ class Journal:
         """Return how many members wait for the writer."""
         return self._writer.backlog() if self._writer is not None else 0
 
+    def queue_age(self) -> float:
+        """Return how long the oldest member has waited for the writer, in seconds; 0 if none does."""
+        return self._writer.queue_age() if self._writer is not None else 0.0
+
     def spooled(self) -> int:
         """Return how many final records of this process wait for the database, on disk or for want of a disk."""
         return self._spool.pending + (self._writer.held() if self._writer is not None else 0)

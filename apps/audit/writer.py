@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, DataError, Error, IntegrityError, connections, transaction
@@ -70,6 +70,7 @@ class Waiter:
     loop: asyncio.AbstractEventLoop | None = None
     future: "asyncio.Future[Any] | None" = None
     spooled: bool = False
+    since: float = field(default_factory=time.monotonic)
 
     def pointless(self) -> bool:
         """Whether nothing is to be written: nobody waits for this intent any more, or this end is on disk."""
@@ -119,6 +120,13 @@ class Writer:
     def backlog(self) -> int:
         """Return how many members wait."""
         return len(self._queue) + len(self._aside)
+
+    def queue_age(self) -> float:
+        """Return the seconds that the oldest member has waited; who waits aside for a locked row does not count."""
+        try:
+            return time.monotonic() - self._queue[0].since
+        except IndexError:
+            return 0.0
 
     def held(self) -> int:
         """Return how many durable members are in memory alone, since neither database nor disk took them."""

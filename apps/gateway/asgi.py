@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.audit.models import Status
-from apps.gateway.errors import InvalidRequest
+from apps.gateway.errors import InvalidRequest, Overloaded
 from apps.gateway.pipeline import Answer
 from apps.gateway.runtime import Runtime
 from apps.gateway.streaming import AnswerStream
@@ -103,6 +103,14 @@ class InferenceDoor:
             await _send_whole(answer, send)
         else:
             await _send_stream(answer, answer.stream, request, send)
+
+    def refuse_at_once(self, method: bytes, path: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Overloaded | None:
+        """Say whether a request would be shed, for a server that can answer it before it makes anything of it."""
+        if self.runtime is None or method != b"POST" or path != CHAT.encode():
+            return None
+        return self.runtime.pipeline.refuse_at_once(
+            [value.decode("latin-1") for name, value in headers if name == b"authorization"]
+        )
 
 
 def check_length(value: str) -> None:

@@ -134,6 +134,13 @@ class Configurations:
         caller = configuration.callers[prefix]
         return (caller, configuration) if caller.owns(key) else None
 
+    def organization_of(self, key: str) -> UUID | None:
+        """Return whose a key is, if memory holds it: whoever only knows its prefix is nobody."""
+        prefix = keys.prefix_of(key)
+        configuration = self._by_prefix.get(prefix)
+        known = configuration is not None and configuration.callers[prefix].owns(key)
+        return configuration.organization_id if configuration is not None and known else None
+
     async def is_current(self, configuration: Configuration) -> bool:
         """Ask the database whether a copy still holds; one that does not is dropped."""
         organization = configuration.organization_id

@@ -10,6 +10,7 @@ GatewayError
 ├── BudgetExceeded      429 BUDGET_EXCEEDED
 ├── ProviderFailed      502, 504, or the provider's own 400, 404, 413, 422, 429
 ├── Unavailable         503
+│   └── Overloaded      503 with the signal that says so
 └── InternalFailure     500
 """
 
@@ -150,6 +151,14 @@ class Unavailable(GatewayError):
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message, retry_after=retry_after)
+
+
+class Overloaded(Unavailable):
+    """There is more to do than can be done. ``signal`` says how that was seen."""
+
+    def __init__(self, signal: str) -> None:
+        super().__init__("There is more to do than can be done right now. Try again.")
+        self.details = {"signal": signal}
 
 
 class ProviderFailed(GatewayError):

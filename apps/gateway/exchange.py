@@ -11,6 +11,7 @@ from django.conf import settings
 from apps.audit.models import Status
 from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
+from apps.gateway.admission import Aside, Ticket
 from apps.gateway.configuration import Caller, Configuration
 from apps.gateway.inspection import Inspection, safe_text
 from apps.gateway.judgement import Judgement, storable
@@ -47,6 +48,7 @@ class Exchange:
     id: UUID = field(default_factory=uuid7)
     timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
+    ticket: Ticket | None = None
     caller: Caller | None = None
     configuration: Configuration | None = None
     prompt: Prompt | None = None
@@ -81,6 +83,11 @@ class Exchange:
         self._asked = self._prompt_text = self._rate_readings = None
         self.budget_readings = ()
         self.shadow_reasons = []
+
+    def aside(self) -> Aside:
+        """Leave the place at work to others while this request waits for a client or a provider."""
+        assert self.ticket is not None
+        return self.ticket.aside()
 
     def elapsed_ms(self) -> int:
         """Return the milliseconds since the request came."""

@@ -17,6 +17,7 @@ SECONDS = Histogram("lcp_request_seconds", "Time from the first byte in to the r
 TOKENS = Counter("lcp_tokens_total", "Tokens used.", ["provider", "direction"])
 COST = Counter("lcp_cost_usd_total", "Cost in US dollars, as a float: the ledger is exact.", ["provider"])
 UNAUTHENTICATED = Counter("lcp_unauthenticated_total", "Requests without a valid credential.")
+SHED = Counter("lcp_shed_total", "Requests sent away for want of capacity, before anything was done.", ["signal"])
 DEGRADED = Counter("lcp_degraded_total", "Requests served while a part was degraded.", ["part"])
 JOURNAL_BACKLOG = Gauge("lcp_journal_backlog", "Members waiting for the journal's writer.", multiprocess_mode="livesum")
 SPOOLED = Gauge("lcp_spooled_records", "Final records waiting on disk.", multiprocess_mode="livesum")
@@ -26,11 +27,17 @@ _requests = cache(REQUESTS.labels)
 _seconds = cache(SECONDS.labels)
 _tokens = cache(TOKENS.labels)
 _cost = cache(COST.labels)
+_shed = cache(SHED.labels)
 
 
 def unauthenticated() -> None:
     """Count a request without a valid credential: it is not recorded anywhere else."""
     UNAUTHENTICATED.inc()
+
+
+def shed(signal: str) -> None:
+    """Count a request that was sent away at once: it is not recorded anywhere else."""
+    _shed(signal).inc()
 
 
 def journal(backlog: int, spooled: int) -> None:

@@ -7,11 +7,12 @@ answers whatever happened, after the record of it was handed to the journal.
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 import orjson
 from django.db import DatabaseError, InterfaceError
@@ -20,6 +21,7 @@ from apps.audit.journal import Journal, JournalUnavailable
 from apps.audit.models import Status
 from apps.audit.money import usd_from_nano
 from apps.gateway import metrics
+from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import Intent, StaleConfiguration
 from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
 from apps.gateway.errors import (
@@ -29,6 +31,7 @@ from apps.gateway.errors import (
     GuardrailBlocked,
     InternalFailure,
     InvalidRequest,
+    Overloaded,
     ProviderFailed,
     RateLimited,
     Unauthenticated,
@@ -109,6 +112,7 @@ class Pipeline:
     def __init__(
         self,
         *,
+        admission: Admission,
         configurations: Configurations,
         rates: RateStore,
         journal: Journal,
@@ -116,6 +120,7 @@ class Pipeline:
         environment: Environment,
         deadline_seconds: float,
     ) -> None:
+        self.admission = admission
         self.configurations = configurations
         self.rates = rates
         self.journal = journal
@@ -128,8 +133,49 @@ class Pipeline:
     # --- the doors' entrances
 
     async def complete_chat(self, inbound: Inbound) -> Answer:
-        """Answer a chat completion request, whatever happens, and leave exactly one record of it."""
-        exchange = Exchange("chat.completions")
+        """Answer a chat completion request, whatever happens, and leave exactly one record of it once it is let in."""
+        return await self._admitted(Exchange("chat.completions"), inbound, self._complete)
+
+    async def list_models(self, inbound: Inbound) -> Answer:
+        """Answer which models the caller may use."""
+        return await self._admitted(Exchange("models"), inbound, self._models)
+
+    async def close(self) -> None:
+        """Wait for what was left to do in the background."""
+        await self.settlement.close()
+
+    # --- the path
+
+    async def _admitted(
+        self, exchange: Exchange, inbound: Inbound, work: Callable[[Exchange, Inbound], Awaitable[Answer]]
+    ) -> Answer:
+        """Do the work when there is a place for it. Who is shed is counted, not recorded: nothing was done for them."""
+        try:
+            exchange.ticket = await self.admission.enter(lambda: self._whose(inbound))
+        except Overloaded as error:
+            return _refusal_answer(exchange, error)
+        stream = None
+        try:
+            answer = await work(exchange, inbound)
+            stream = answer.stream
+        finally:
+            if stream is None:
+                exchange.ticket.close()
+        exchange.ticket.step_aside()  # a stream is closed by whoever sends it, and mostly waits
+        return answer
+
+    def refuse_at_once(self, authorization: Sequence[str]) -> Overloaded | None:
+        """Say whether a request with these headers would be shed, and count it if so: for a door that can save more."""
+        try:
+            self.admission.check(lambda: self.configurations.organization_of(_bearer(authorization)))
+        except Overloaded as error:
+            return error
+        return None
+
+    def _whose(self, inbound: Inbound) -> UUID | None:
+        return self.configurations.organization_of(_bearer(inbound.authorization))
+
+    async def _complete(self, exchange: Exchange, inbound: Inbound) -> Answer:
         try:
             return await self._with_current_configuration(exchange, inbound)
         except asyncio.CancelledError:
@@ -141,9 +187,7 @@ class Pipeline:
             logger.exception("Request %s failed inside the gateway.", exchange.id)
             return await self._fail(exchange, InternalFailure())
 
-    async def list_models(self, inbound: Inbound) -> Answer:
-        """Answer which models the caller may use."""
-        exchange = Exchange("models")
+    async def _models(self, exchange: Exchange, inbound: Inbound) -> Answer:
         try:
             await self._authenticate(exchange, inbound)
             caller, configuration = exchange.caller, exchange.configuration
@@ -173,12 +217,6 @@ class Pipeline:
             return [error]
         refusals = (await self._peek_limits(exchange), await self._peek_budgets(exchange))
         return [refusal for refusal in refusals if refusal is not None]
-
-    async def close(self) -> None:
-        """Wait for what was left to do in the background."""
-        await self.settlement.close()
-
-    # --- the path
 
     async def _with_current_configuration(self, exchange: Exchange, inbound: Inbound) -> Answer:
         for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
@@ -213,7 +251,9 @@ class Pipeline:
         if exchange.prompt is None:
             if inbound.content_encoding not in ("", "identity"):
                 raise InvalidRequest("Compressed bodies are not read: send it without Content-Encoding.", status=415)
-            exchange.prompt = parse(await inbound.body())
+            with exchange.aside():
+                body = await inbound.body()
+            exchange.prompt = parse(body)
 
     def _judge(self, exchange: Exchange) -> None:
         """Find who serves the model (404), what the policies say (403) and what it costs (403 if nobody knows)."""
@@ -381,7 +421,9 @@ class Pipeline:
             ]
             return Answer(200, headers, stream=stream)
         try:
-            reply = candidate.target.adapter.parse_reply(await response.read())
+            with exchange.aside():
+                content = await response.read()
+            reply = candidate.target.adapter.parse_reply(content)
         except UpstreamError as error:
             exchange.attempts[-1]["fault"] = error.fault.value
             raise ProviderFailed(error) from error
@@ -412,7 +454,8 @@ class Pipeline:
         }
         exchange.attempts.append(attempt)
         try:
-            response = await self.transport.send(candidate.request)
+            with exchange.aside():
+                response = await self.transport.send(candidate.request)
             if response.status >= 300:
                 raise await _refused(candidate, response)
         except UpstreamError as error:

@@ -6,6 +6,7 @@ when, what the request asked for, what the detectors found, what was left of eac
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q

@@ -15,6 +15,7 @@ from django.conf import settings
 
 from apps.audit.journal import Journal
 from apps.audit.spool import Spool
+from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
 from apps.gateway.pipeline import Pipeline
@@ -41,6 +42,12 @@ class Runtime:
         self.transport = _transport()
         self.sweeper = Sweeper(settings.SWEEP_SECONDS)
         self.pipeline = Pipeline(
+            admission=Admission(
+                in_flight=settings.MAX_IN_FLIGHT,
+                held=settings.MAX_HELD,
+                longest_queue_age=settings.MAX_JOURNAL_QUEUE_AGE_SECONDS,
+                queue_age=self.journal.queue_age,
+            ),
             configurations=self.configurations,
             rates=self.rates,
             journal=self.journal,

@@ -48,6 +48,8 @@ class AnswerStream:
 
     def close(self, status: Status = Status.CANCELLED) -> None:
         """Settle what was used if the stream did not come to its end. May be called any number of times."""
+        if self._exchange.ticket is not None:
+            self._exchange.ticket.close()
         if self._exchange.closed:
             return
         code, message = _ENDINGS[status]

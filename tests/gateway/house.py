@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from apps.audit.journal import Journal
 from apps.audit.models import OpenRequest, RequestRecord, RequestText
 from apps.audit.spool import Spool
+from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
 from apps.gateway.pipeline import Answer, Pipeline
@@ -98,6 +99,7 @@ async def pipeline(folder: Path, **parts: Any) -> AsyncIterator[Pipeline]:
     await transport.start()
     configurations = Configurations()
     given: dict[str, Any] = {
+        "admission": Admission(in_flight=64, held=1000, longest_queue_age=5, queue_age=journal.queue_age),
         "configurations": configurations,
         "rates": MemoryRateStore(),
         "journal": journal,

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.orgs.models import ApiKey, Application, Organization
 from apps.policies.models import Policy
+from tests.gateway.everywhere import everywhere, failed
 from tests.gateway.house import House, chat, pipeline, run
 
 CHANGES: list[tuple[str, Callable[[House], object], int]] = [
@@ -80,3 +81,10 @@ def test_an_organization_that_is_active_again_is_served_at_once(tmp_path: Path) 
         return statuses
 
     assert run(back_and_forth) == [403, 200, 403, 200]
+
+
+def test_twenty_changes_each_hold_for_the_next_request_in_four_processes(tmp_path: Path) -> None:
+    with everywhere(tmp_path, REDIS_URL=None) as servers:
+        trials = servers.trials(20)
+    assert len(trials) == 20
+    assert failed(trials) == []
