@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 from uuid import uuid4
 
@@ -87,7 +88,11 @@ class Tenant:
         organization = self._made("organizations", name=f"storm {uuid4()}")["id"]
         application = self._made("applications", organization=organization, name="app")["id"]
         user = self._made(
-            "users", username=f"storm-{uuid4()}", password=uuid4().hex, organization=organization, role="developer"
+            "users",
+            username=f"storm-{uuid4()}",
+            password=f"nobody-logs-in-{token_urlsafe(16)}",
+            organization=organization,
+            role="developer",
         )["id"]
         self._made("policies", organization=organization, kind="model_restriction", config={"allow": ["sim-*"]})
         by_application = self._made("keys", application=application, name="a")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SPREAD = random.SystemRandom()
+"""Spreads retries, without touching the state of the generator that everybody shares."""
+
 LARGEST_GROUP = 256
 LOCK_TIMEOUT_MS = 200
 STATEMENT_TIMEOUT_MS = 5_000
@@ -265,7 +268,7 @@ class Writer:
                         connection.close()
                     if attempt == TRIES - 1 or not self._worth_another_try(connection, error, attempt):
                         raise
-                    time.sleep(random.uniform(0.001, 0.01) * (attempt + 1))  # noqa: S311 (spreads retries, no secret)
+                    time.sleep(_SPREAD.uniform(0.001, 0.01) * (attempt + 1))
             raise AssertionError
         finally:
             self._busy_since = None
