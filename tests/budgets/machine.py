@@ -127,8 +127,9 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def die_and_be_swept(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(sorted(self.under_way)))
-        OpenRequest.objects.filter(id=request).update(deadline=timezone.now() - timedelta(seconds=1))
-        assert sweep() >= 1
+        OpenRequest.objects.filter(id=request).update(deadline=timezone.now() - timedelta(minutes=1))
+        sweep()
+        assert not OpenRequest.objects.filter(id=request).exists()
         self.closed[request] = self.under_way.pop(request)
 
     @rule(worst=AMOUNTS)
@@ -176,7 +177,9 @@ class MoneyMachine(RuleBasedStateMachine):
         records = RequestRecord.objects.filter(organization_id=self.organization)
         assert dict(records.values_list("id", "cost_nano_usd")) == self.closed
         assert OpenRequest.objects.filter(organization_id=self.organization).count() == len(self.under_way)
-        OpenRequest.objects.filter(organization_id=self.organization).update(deadline=timezone.now())
+        OpenRequest.objects.filter(organization_id=self.organization).update(
+            deadline=timezone.now() - timedelta(minutes=1)
+        )
         sweep()
         assert not Reservation.objects.filter(budget__organization_id=self.organization).exists()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from apps.gateway.pipeline import Answer
@@ -68,7 +69,7 @@ def test_a_request_that_one_scope_refuses_is_counted_in_none(tmp_path: Path) -> 
             await path.close()
             configuration = (await path.configurations.find(house.key))[1]  # type: ignore[index]
             caller = configuration.callers[house.api_key.prefix]
-            limits = configuration.judge(caller, "sim-echo").limits.enforced
+            limits = configuration.judge(caller, "sim-echo", datetime.now(UTC)).limits.enforced
             left = [reading.remaining for reading in await rates.peek(limits, 0)]
             return sorted(answer.status for answer in answers), sorted(left)
 
