@@ -19,7 +19,11 @@ ORGANIZATION, APPLICATION = "Demo", "Demo application"
 _ACTOR = Actor(id=None, name="first run", via="command")
 _POLICIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Allowed models", "model_restriction", {"allow": ["sim-*", "gpt-*", "claude-*"]}),
-    ("No secrets to providers", "guardrail", {"detectors": {"secret": "block"}, "direction": "input"}),
+    (
+        "No secrets to providers",
+        "guardrail",
+        {"detectors": {"secret": "block"}, "direction": "input", "unscannable": "allow"},
+    ),
     ("Fair use", "rate_limit", {"requests": 6_000_000, "per": "minute"}),
 )
 

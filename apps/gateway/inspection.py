@@ -13,7 +13,7 @@ from typing import Any
 from apps.gateway.errors import GuardrailBlocked
 from apps.gateway.providers.base import Body
 from apps.policies.engine.evaluate import Decision
-from apps.policies.engine.kinds import Direction, FindingAction
+from apps.policies.engine.kinds import Direction, FindingAction, Guardrail, Unscannable
 from apps.policies.engine.policy import Policy
 from apps.policies.guardrails.findings import Detector, Finding
 from apps.policies.guardrails.redaction import redact
@@ -34,18 +34,16 @@ class Guard:
 
     actions: Mapping[Detector, tuple[FindingAction, Policy]]
     shadow: Mapping[Detector, tuple[FindingAction, Policy]]
+    texts_only: Policy | None
+    """The policy that lets nothing pass which cannot be scanned as text."""
 
     @property
     def intervenes(self) -> bool:
         """Whether anything may be blocked or changed, so that a text must be seen before it goes on."""
-        return self.intervening() is not None
-
-    def intervening(self) -> Policy | None:
-        """Return the first policy that may block or change a text."""
-        return next((policy for action, policy in self.actions.values() if action is not FindingAction.FLAG), None)
+        return any(action is not FindingAction.FLAG for action, _ in self.actions.values())
 
 
-NO_GUARD = Guard({}, {})
+NO_GUARD = Guard({}, {}, None)
 """Finds and does nothing about it."""
 
 
@@ -69,7 +67,14 @@ def guard_for(decision: Decision, direction: Direction) -> Guard:
             known = table.get(Detector(name))
             if known is None or _SEVERITY[action] > _SEVERITY[known[0]]:
                 table[Detector(name)] = (action, policy)
-    return Guard(*strictest)
+    texts_only = next((policy for policy, rule in here if policy.enforced and _texts_only(rule)), None)
+    return Guard(strictest[0], strictest[1], texts_only)
+
+
+def _texts_only(rule: Guardrail) -> bool:
+    """A guardrail that only flags is no reason to refuse what it cannot read."""
+    intervenes = any(action is not FindingAction.FLAG for action in rule.detectors.values())
+    return intervenes and rule.unscannable is Unscannable.BLOCK
 
 
 def inspect(value: Any, guard: Guard, where: str) -> Inspection:
@@ -88,8 +93,8 @@ def inspect(value: Any, guard: Guard, where: str) -> Inspection:
 
 
 def refuse_unscannable(body: Body, guard: Guard) -> None:
-    """Raise `GuardrailBlocked` if a guardrail that intervenes meets parts that cannot be scanned as text."""
-    policy = guard.intervening()
+    """Raise `GuardrailBlocked` if a guardrail for texts only meets parts that cannot be scanned as text."""
+    policy = guard.texts_only
     if policy is None:
         return
     parts = unscannable_parts(body)

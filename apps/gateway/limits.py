@@ -74,7 +74,7 @@ def rate_headers(verdict: RateVerdict) -> list[tuple[str, str]]:
     headers = [
         ("X-RateLimit-Limit", str(tightest.limit.limit)),
         ("X-RateLimit-Remaining", str(max(0, tightest.remaining))),
-        ("X-RateLimit-Reset", str(math.ceil(_finite(tightest.reset_seconds)))),
+        ("X-RateLimit-Reset", str(math.ceil(_resets_in(tightest)))),
     ]
     for kind in (RateKind.REQUESTS, RateKind.TOKENS):
         of_kind = [reading for reading in verdict.readings if reading.limit.kind is kind]
@@ -87,7 +87,7 @@ def _openai_headers(kind: RateKind, reading: RateReading) -> Sequence[tuple[str,
     return (
         (f"x-ratelimit-limit-{kind.value}", str(reading.limit.limit)),
         (f"x-ratelimit-remaining-{kind.value}", str(max(0, reading.remaining))),
-        (f"x-ratelimit-reset-{kind.value}", f"{_finite(reading.reset_seconds):.3f}s"),
+        (f"x-ratelimit-reset-{kind.value}", f"{_resets_in(reading):.3f}s"),
     )
 
 
@@ -116,6 +116,16 @@ def _window(limit: RateLimit) -> str:
 
 def _share_left(reading: RateReading) -> float:
     return reading.remaining / reading.limit.limit
+
+
+def _resets_in(reading: RateReading) -> float:
+    """Return the seconds until a refused request would fit, or until a limit that has room is whole again.
+
+    That is a whole window from now on, since this request was counted in it just now. A slot has no window.
+    """
+    if 0 < reading.reset_seconds < math.inf:
+        return reading.reset_seconds
+    return reading.limit.window_seconds or 0.0
 
 
 def _finite(seconds: float) -> float:

@@ -119,11 +119,11 @@ class Case:
         """What could not be scanned was not stored; the record's code is what tells of it."""
         if self._record.error_code != UNSCANNABLE:
             return []
-        guard = guard_for(self._decision, Direction.INPUT)
-        if not guard.intervenes:
+        policy = guard_for(self._decision, Direction.INPUT).texts_only
+        if policy is None:
             return []
         self.unseen.append("The content that could not be scanned.")
-        return [Reason(UNSCANNABLE, self._record.error_message, guard.intervening())]
+        return [Reason(UNSCANNABLE, self._record.error_message, policy)]
 
     def _rates(self) -> list[Reason]:
         """Of a request that was counted, what is left is without it: it fitted. Of a refused one, it is with it."""

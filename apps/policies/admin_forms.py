@@ -20,6 +20,7 @@ from apps.policies.engine.kinds import (
     Fit,
     Kind,
     Per,
+    Unscannable,
     parse_config,
 )
 from apps.policies.engine.policy import Level, Mode
@@ -302,7 +303,7 @@ class GuardrailForm(PolicyForm):
     """What happens to what must not be in a text."""
 
     KIND = Kind.GUARDRAIL
-    CONFIG_FIELDS = ("direction", *(f"detector_{name}" for name in DETECTORS))
+    CONFIG_FIELDS = ("direction", *(f"detector_{name}" for name in DETECTORS), "unscannable")
 
     direction = forms.ChoiceField(
         label="Looks at",
@@ -313,6 +314,17 @@ class GuardrailForm(PolicyForm):
         ],
         initial=Direction.BOTH.value,
         widget=Select(),
+    )
+    unscannable = forms.ChoiceField(
+        label="Pictures, files and sound",
+        choices=[
+            (Unscannable.BLOCK.value, "refuse: nobody can read them"),
+            (Unscannable.ALLOW.value, "let pass unread"),
+        ],
+        initial=Unscannable.BLOCK.value,
+        required=False,
+        widget=Select(),
+        help_text="Where anything is blocked or redacted.",
     )
 
     def field_of(self, name: str) -> str:
@@ -325,12 +337,17 @@ class GuardrailForm(PolicyForm):
         """Return each detector's action."""
         chosen = _member(config, "detectors")
         actions = {f"detector_{name}": _member(chosen, name) or "" for name in DETECTORS}
-        return {"direction": _member(config, "direction") or Direction.BOTH.value, **actions}
+        return {
+            "direction": _member(config, "direction") or Direction.BOTH.value,
+            "unscannable": _member(config, "unscannable") or Unscannable.BLOCK.value,
+            **actions,
+        }
 
     def config(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the detectors that do something."""
         chosen = {name: data[f"detector_{name}"] for name in DETECTORS if data[f"detector_{name}"]}
-        return {"detectors": chosen, "direction": data["direction"]}
+        passes = {"unscannable": data["unscannable"]} if data["unscannable"] == Unscannable.ALLOW.value else {}
+        return {"detectors": chosen, "direction": data["direction"], **passes}
 
 
 for _name in DETECTORS:

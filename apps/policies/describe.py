@@ -15,6 +15,7 @@ from apps.policies.engine.kinds import (
     Per,
     RateLimitRule,
     RequestLimits,
+    Unscannable,
 )
 from apps.policies.engine.policy import Broken, Policy, read_rule
 
@@ -126,7 +127,8 @@ def _guardrail(rule: Guardrail) -> str:
         names = [DETECTOR_NAMES[name] for name, chosen in rule.detectors.items() if chosen is action]
         if names:
             parts.append(f"{action}s {_enumerated(names)}")
-    return _sentence(f"{', '.join(parts)} {_WHERE[rule.direction]}")
+    said = _sentence(f"{', '.join(parts)} {_WHERE[rule.direction]}")
+    return said if rule.unscannable is Unscannable.BLOCK else f"{said} Pictures and files pass unread."
 
 
 FEATURE_NAMES = {

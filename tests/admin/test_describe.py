@@ -47,6 +47,11 @@ from apps.policies.engine.kinds import DETECTORS
         ),
         ("guardrail", {"detectors": {"injection": "flag"}}, "Flags prompt injections in requests and answers."),
         (
+            "guardrail",
+            {"detectors": {"secret": "block"}, "direction": "input", "unscannable": "allow"},
+            "Blocks secrets in requests. Pictures and files pass unread.",
+        ),
+        (
             "request_limits",
             {"max_input_tokens": 4000, "max_output_tokens": 500, "features": {"tools": False, "n": False}},
             "At most 4,000 input tokens and 500 output tokens in a request, no tools and no several choices (n).",

@@ -79,6 +79,17 @@ def test_an_image_is_refused_where_a_guardrail_must_read_everything(product: Pro
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UNSCANNABLE_CONTENT")
 
 
+def test_an_image_passes_unread_where_the_guardrail_says_so(product: Product, url: str) -> None:
+    kind, config = guard("input", email="block")
+    tenant = Tenant.create(product, (kind, {**config, "unscannable": "allow"}))
+    text = {"type": "text", "text": "What is this?"}
+    parts = [text, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": parts}]}
+    assert post(url, tenant.key, body).status_code == 200
+    text["text"] = f"Is this {EMAIL}?"
+    assert post(url, tenant.key, body).json()["error"]["code"] == "PII_DETECTED"
+
+
 def test_labels_and_metadata_are_stored_redacted(product: Product, url: str) -> None:
     tenant = Tenant.create(product)
     body = chat(model="sim-echo", user=EMAIL, metadata={"who": EMAIL})

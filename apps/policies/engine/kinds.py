@@ -88,6 +88,13 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
+class Unscannable(StrEnum):
+    """What happens to content that is no text (a picture, a file, a sound) where texts must be read."""
+
+    BLOCK = "block"
+    ALLOW = "allow"
+
+
 DETECTORS = ("email", "phone", "ssn", "credit_card", "ip_address", "secret", "injection")
 WINDOW_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
@@ -131,6 +138,7 @@ class Guardrail:
 
     detectors: Mapping[str, FindingAction]
     direction: Direction
+    unscannable: Unscannable = Unscannable.BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +300,11 @@ def _guardrail(config: Mapping[str, Any]) -> Guardrail:
         if name not in DETECTORS:
             raise ConfigError("detectors", f"Unknown detector; there are {', '.join(DETECTORS)}.")
     actions = {name: _choice(detectors, name, FindingAction) for name in detectors}
-    return Guardrail(actions, _choice(config, "direction", Direction, Direction.BOTH))
+    return Guardrail(
+        actions,
+        _choice(config, "direction", Direction, Direction.BOTH),
+        _choice(config, "unscannable", Unscannable, Unscannable.BLOCK),
+    )
 
 
 def _request_limits(config: Mapping[str, Any]) -> RequestLimits:
@@ -327,6 +339,6 @@ _PARSERS: dict[Kind, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Rule]]
     Kind.RATE_LIMIT: (("requests", "tokens", "per", "concurrent"), _rate_limit),
     Kind.COST_CAP: (("limit_usd", "per", "span_hours", "hard", "fit", "alert_at"), _cost_cap),
     Kind.MODEL_RESTRICTION: (("allow", "deny"), _model_restriction),
-    Kind.GUARDRAIL: (("detectors", "direction"), _guardrail),
+    Kind.GUARDRAIL: (("detectors", "direction", "unscannable"), _guardrail),
     Kind.REQUEST_LIMITS: (("max_input_tokens", "max_output_tokens", "features"), _request_limits),
 }
