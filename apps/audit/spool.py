@@ -38,17 +38,13 @@ class Spool:
     _pid: int
     _lock: threading.Lock
     _current: Page | None
-    _written: int
     _aside: list[Page]
+    pending: int
+    """How many lines of this process wait on disk. One number, so that a reader needs no lock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._forget()
-
-    @property
-    def pending(self) -> int:
-        """How many lines of this process wait on disk."""
-        return self._written + sum(len(page.lines) for page in self._aside)
 
     def append(self, lines: Sequence[str]) -> None:
         """Write lines (without newlines in them) and wait for the disk. Raises `OSError` if it does not take them."""
@@ -56,7 +52,7 @@ class Spool:
         with self._lock:
             self._current = self._current or self._open()
             _append(self._current.file, "".join(f"{line}\n" for line in lines).encode())
-            self._written += len(lines)
+            self.pending += len(lines)
 
     def reject(self, line: str) -> None:
         """Keep a line that the database will never take, apart, for a person to look at. Raises `OSError`."""
@@ -73,7 +69,8 @@ class Spool:
         self._ensure_own()
         self._set_aside()
         yield from self._aside
-        self._aside = [page for page in self._aside if not page.removed]
+        with self._lock:
+            self._drop_removed()
         for path in sorted(self._folder.glob("*.jsonl")) if self._folder.exists() else []:
             if not self._is_ours(path):
                 yield from _claimed(path)
@@ -86,8 +83,8 @@ class Spool:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._current = None
-        self._written = 0
         self._aside = []
+        self.pending = 0
 
     def _open(self) -> Page:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -101,11 +98,15 @@ class Spool:
 
     def _set_aside(self) -> None:
         with self._lock:
-            current, self._current, self._written = self._current, None, 0
-            self._aside = [page for page in self._aside if not page.removed]
-            if current is not None:
-                current.lines = _whole_lines(current.path)
-                self._aside.append(current)
+            self._drop_removed()
+            if self._current is not None:
+                self._current.lines = _whole_lines(self._current.path)
+                self._aside.append(self._current)
+                self._current = None
+
+    def _drop_removed(self) -> None:
+        self.pending -= sum(len(page.lines) for page in self._aside if page.removed)
+        self._aside = [page for page in self._aside if not page.removed]
 
     def _is_ours(self, path: Path) -> bool:
         with self._lock:

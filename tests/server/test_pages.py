@@ -12,6 +12,8 @@ import pytest
 
 from tests.services.server import ServerProcess, fresh_database
 
+pytestmark = pytest.mark.xdist_group("pages")  # one process, one set of servers
+
 PAGE_THREADS = 2
 READERS_JOURNAL_SWEEPER_READINESS = 4 + 1 + 1 + 1
 
