@@ -36,6 +36,10 @@ class Fleet:
             "REDIS_URL": None,
             "WORKERS": "1",
             "DATA_DIR": str(folder / "data"),  # with the secrets, which all need alike
+            # What is shown here is that money is exact, however long that takes: nobody is sent away for want of room.
+            "MAX_IN_FLIGHT": "256",
+            "MAX_JOURNAL_QUEUE_AGE_SECONDS": "30",
+            "JOURNAL_WAIT_SECONDS": "30",
         }
         self.servers = [ServerProcess(_folder(folder, number), environment) for number in range(processes)]
 
