@@ -16,7 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from apps.audit.uuid7 import uuid7
-from apps.gateway.asgi import App, Receive, Scope, Send
+from apps.gateway.asgi import App, Receive, Scope, Send, send_whole
+from apps.gateway.pipeline import Answer
 from controlplane import request_ids
 
 ALIVE, READY = "/health", "/health/ready"
@@ -133,13 +134,8 @@ def _has_token(request: HttpRequest) -> bool:
 
 async def _send(report: Report, send: Send) -> None:
     response = _response(report)
-    headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
-    headers += [
-        (b"content-length", str(len(response.content)).encode()),
-        (request_ids.HEADER.encode(), str(uuid7()).encode()),
-    ]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})
+    headers = [*response.items(), (request_ids.HEADER, str(uuid7()))]
+    await send_whole(Answer(response.status_code, headers, response.content), send)
 
 
 def _response(report: Report) -> JsonResponse:

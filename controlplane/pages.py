@@ -14,8 +14,9 @@ import orjson
 from a2wsgi import WSGIMiddleware
 
 from apps.audit.uuid7 import uuid7
-from apps.gateway.asgi import HttpRequest, Message, Receive, Scope, Send
+from apps.gateway.asgi import HttpRequest, Message, Receive, Scope, Send, send_whole
 from apps.gateway.errors import InvalidRequest
+from apps.gateway.pipeline import Answer
 
 SEND_SECONDS = 30.0
 """How long a client may take to make room for one piece of an answer: where that is a stream, a thread waits."""
@@ -71,14 +72,8 @@ def _in_time(send: Send) -> Send:
 
 
 async def _refuse(error: InvalidRequest, send: Send) -> None:
-    body = orjson.dumps(error.body())
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", str(uuid7()).encode()),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    headers = [("content-type", "application/json"), ("x-request-id", str(uuid7()))]
+    await send_whole(Answer(error.status, headers, orjson.dumps(error.body())), send)
 
 
 _IN_A_QUERY = "".join(map(chr, range(0x21, 0x7F)))

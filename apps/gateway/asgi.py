@@ -100,7 +100,7 @@ class InferenceDoor:
         request = HttpRequest(scope, receive)
         answer = await getattr(self.runtime.pipeline, route)(request)
         if answer.stream is None:
-            await _send_whole(answer, send)
+            await send_whole(answer, send)
         else:
             await _send_stream(answer, answer.stream, request, send)
 
@@ -128,7 +128,8 @@ def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
     return ", ".join(value.decode("latin-1") for key, value in headers if key == name)
 
 
-async def _send_whole(answer: Answer, send: Send) -> None:
+async def send_whole(answer: Answer, send: Send) -> None:
+    """Send an answer that is no stream."""
     length = [(b"content-length", str(len(answer.body)).encode())]
     await send({"type": "http.response.start", "status": answer.status, "headers": _raw(answer.headers) + length})
     await send({"type": "http.response.body", "body": answer.body})
