@@ -468,10 +468,11 @@ class Pipeline:
     async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
         judgement = exchange.judgement
         assert judgement is not None
-        usage, source = usage_of(exchange, reply.usage, answer_transcript(_messages(reply.body)))
-        inspection = inspect(reply.body.get("choices"), judgement.output_guard, "output")
+        choices = reply.body["choices"]
+        usage, source = usage_of(exchange, reply.usage, lambda: _choices_text(choices))
+        inspection = inspect(choices, judgement.output_guard, "output")
         exchange.output_findings = inspection.findings
-        response = answer_transcript(_messages({"choices": inspection.stored}))
+        response = _choices_text(inspection.stored)
         if inspection.blocked:
             exchange.refusal = inspection.blocked.reason
             outcome = _blocked_outcome(inspection.blocked, usage, source, response)
@@ -587,7 +588,7 @@ def _may_call(caller: Caller) -> bool:
 def _spent_on_failure(exchange: Exchange, error: GatewayError) -> tuple[Usage | None, str]:
     """A provider that was at work when the connection ended has read the input and will charge for it."""
     if isinstance(error, ProviderFailed) and error.fault in (Fault.TIMEOUT, Fault.BROKEN, Fault.GARBAGE):
-        return usage_of(exchange, None, "")
+        return usage_of(exchange, None, str)
     return None, ""
 
 
@@ -632,8 +633,8 @@ async def _refused(candidate: Candidate, response: UpstreamResponse) -> Upstream
     return candidate.target.adapter.map_error(response.status, response.headers, body)
 
 
-def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
-    return [choice["message"] for choice in body["choices"]]
+def _choices_text(choices: Sequence[dict[str, Any]]) -> str:
+    return answer_transcript([choice["message"] for choice in choices])
 
 
 def _blocked_outcome(error: GatewayError, usage: Usage, source: str, response: str) -> Outcome:
