@@ -115,6 +115,7 @@ class Configurations:
     def __init__(self) -> None:
         self._by_organization: dict[UUID, Configuration] = {}
         self._by_prefix: OrderedDict[str, Configuration] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Configuration | None]] = {}
         self._connections: list[BaseDatabaseWrapper] = []
         self._readers = ThreadPoolExecutor(READERS, "configuration", initializer=self._begin_reading)
 
@@ -128,7 +129,7 @@ class Configurations:
             return None
         configuration = self._by_prefix.get(prefix)
         if configuration is None:
-            configuration = await self.read(lambda: self._load_by_prefix(prefix, key))
+            configuration = await self._load(prefix, key)
         if configuration is None:
             return None
         caller = configuration.callers[prefix]
@@ -186,6 +187,27 @@ class Configurations:
         own = connections[DEFAULT_DB_ALIAS]
         own.inc_thread_sharing()
         self._connections.append(own)
+
+    async def _load(self, prefix: str, key: str) -> Configuration | None:
+        """Read a key's configuration, once for all who wait for it: a burst after a change would read it for each.
+
+        What is found may be older than the request that shares it; its versions are checked like those of any copy.
+        That a key is unknown has no version, so whoever shared that asks for themselves.
+        """
+        shared = self._loading.get(key)
+        if shared is not None:
+            return await asyncio.shield(shared) or await self._read_by_prefix(prefix, key)
+        reading = self._loading[key] = asyncio.ensure_future(self._read_by_prefix(prefix, key))
+        reading.add_done_callback(lambda done: self._forget_loading(key, done))
+        return await asyncio.shield(reading)
+
+    def _forget_loading(self, key: str, done: "asyncio.Task[Configuration | None]") -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            done.exception()  # told to whoever waits; if all have left, nobody need hear of it
+
+    async def _read_by_prefix(self, prefix: str, key: str) -> Configuration | None:
+        return await self.read(lambda: self._load_by_prefix(prefix, key))
 
     def _load_by_prefix(self, prefix: str, key: str) -> Configuration | None:
         row = keys.find(key)
