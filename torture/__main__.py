@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torture
 from tests.services import plugin  # starts PostgreSQL and Redis, and sets the environment
+from tests.services.server import keep_tables
 
 LOG_LINES = 40
 
@@ -39,6 +40,7 @@ class DjangoDatabase:
 
         django.setup()
         self._created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        keep_tables()
 
     def __exit__(self, *error: object) -> None:
         from django.db import connections
