@@ -4,10 +4,11 @@
     Closing  OpenRequest deleted, cost settled, RequestRecord + RequestText        after a call, once
     Refusal  versions still hold? -> RequestRecord + RequestText                   no call was made
 
-All of a group's members are handled in one transaction; closings go first, since they free money.
+All of a group's members are handled in one transaction; closings go first, since they free money. Counters that do not
+exist yet are created before any is locked: to create one may mean to wait for another process that is creating it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,10 @@ from apps.audit.rows import Row, dump_rows
 from apps.gateway.group_store import GroupStore, Sheet, group_store
 from apps.orgs.versions import Versions
 from apps.policies.budgets import Budgets, Claim, Reserved, Settlement
+
+MOST_SEEN = 100_000
+_seen: set[UUID] = set()
+"""Counters that exist, as far as this process has seen: it need not try to create them."""
 
 
 class StaleConfiguration(Exception):
@@ -73,11 +78,8 @@ def write_members(store: GroupStore, members: Sequence[Member]) -> list[Any]:
     fresh = [not _stale(member, situation.versions) for member in members]
     claims = [m.claim for m, ok in zip(members, fresh, strict=True) if ok and isinstance(m, Intent) and m.claim.caps]
     budgets = _locked(store, Budgets(situation.now, situation.held), claims)
-    overruns = {
-        m.record["id"]: budgets.settle(Settlement(m.record["id"], m.record["cost_nano_usd"]))
-        for m in closings
-        if m.record["id"] in situation.opened
-    }
+    opened = {m.record["id"]: m.record["cost_nano_usd"] for m in closings if m.record["id"] in situation.opened}
+    overruns = {request: budgets.settle(Settlement(request, cost)) for request, cost in opened.items()}
     results = [
         _intent_result(member, budgets, is_fresh)
         if isinstance(member, Intent)
@@ -100,6 +102,7 @@ def write_free(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> li
     store = group_store(connection)
     claims = {m.claim.request_id: m.claim for m in members if isinstance(m, Intent)}
     now, held = store.look([m.record["id"] for m in members if isinstance(m, Closing)])
+    _create_missing(store, Budgets(now, ()), list(claims.values()))
     needs: dict[UUID, list[UUID]] = {request: Budgets(now, ()).wanted([claim]) for request, claim in claims.items()}
     for request, budget in held:
         needs.setdefault(request, []).append(budget)
@@ -189,15 +192,34 @@ def _locked(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> Bud
     """Lock the counters that the group touches, creating those of windows that begin with it."""
     wanted = budgets.wanted(claims)
     if wanted:
-        budgets.load(store.lock(wanted))
-        missing = budgets.missing(claims)
-        if missing:
-            store.create(missing)
-            budgets.load(store.lock([budget.id for budget in missing]))
+        created = _create_missing(store, budgets, claims)
+        counters = store.lock(wanted)
+        budgets.load(counters)
+        _remember(counter.id for counter in counters if counter.id not in created)
+        gone = budgets.missing(claims)
+        if gone:  # somebody deleted a counter that had been there
+            _seen.difference_update(budget.id for budget in gone)
+            store.create(gone)
+            budgets.load(store.lock([budget.id for budget in gone]))
         rolling = budgets.rolling(claims)
         if rolling:
             budgets.load_parts(store.parts(rolling))
     return budgets
+
+
+def _create_missing(store: GroupStore, budgets: Budgets, claims: Sequence[Claim]) -> set[UUID]:
+    """Create the claimed counters that this process has not seen yet, in the order of their ids; return which."""
+    missing = budgets.missing(claims, _seen)
+    if missing:
+        store.create(missing)
+    return {budget.id for budget in missing}
+
+
+def _remember(budgets: Iterable[UUID]) -> None:
+    """Note counters that were there before this transaction: they are there even if it is rolled back."""
+    if len(_seen) > MOST_SEEN:
+        _seen.clear()
+    _seen.update(budgets)
 
 
 def _enter(sheet: Sheet, member: Member, result: Any, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """One request and what is known of it so far; at its end, the record it leaves."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,14 +18,17 @@ from apps.gateway.inspection import Inspection, safe_text
 from apps.gateway.judgement import Judgement, storable
 from apps.gateway.limits import rate_headers, reading_json
 from apps.gateway.prompt import Prompt
-from apps.gateway.providers.base import Usage
-from apps.gateway.routing import Candidate, PricedTarget, Route
+from apps.gateway.providers.base import Fault, UpstreamError, Usage
+from apps.gateway.routing import Candidate, PricedTarget, Route, worst_of
 from apps.gateway.transcript import prompt_transcript
 from apps.orgs.keys import keyed_digest
 from apps.policies.budgets import Reserved
 from apps.policies.engine.evaluate import Reason
 from apps.policies.engine.request import Asked
 from apps.policies.rates.base import RateVerdict
+
+NOT_BILLED = frozenset({Fault.CONNECT, Fault.ADDRESS, Fault.REFUSED, Fault.CREDENTIAL, Fault.SERVER})
+"""Faults after which a provider charges nothing: it was never reached, or it said that it did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,12 @@ class Exchange:
     verdict: RateVerdict | None = None
     reserved: Reserved | None = None
     budget_readings: tuple[dict[str, Any], ...] = ()
+    deadline: float = math.inf
+    """By the event loop's clock. Set when the intent is opened; everything after that ends by then."""
     served_by: Candidate | None = None
+    """The candidate that was tried last."""
+    unanswered: bool = False
+    """Whether a provider is, or may be, at work for this request, and has not said what that used."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     output_findings: tuple[dict[str, Any], ...] = ()
     shadow_reasons: list[Reason] = field(default_factory=list)
@@ -89,6 +98,26 @@ class Exchange:
         assert self.ticket is not None
         return self.ticket.aside()
 
+    def try_next(self, candidate: Candidate) -> None:
+        """Note that the request is about to go to a candidate."""
+        self.served_by, self.unanswered = candidate, True
+        target = candidate.target
+        self.attempts.append(
+            {"provider": target.endpoint.provider, "model": target.model, "started_ms": self.elapsed_ms()}
+        )
+
+    def give_up(self, error: UpstreamError) -> None:
+        """Note that the last attempt failed. One that the provider may charge for costs its worst case."""
+        self.attempts[-1] |= {"fault": error.fault.value, "status": error.status, "ended_ms": self.elapsed_ms()}
+        if error.fault in NOT_BILLED:
+            self.unanswered = False
+        else:
+            self._charge_worst_case()
+
+    def charged_nano_usd(self) -> int:
+        """Return what the attempts cost that may have been billed although their usage is not known."""
+        return sum(attempt.get("worst_case_nano_usd", 0) for attempt in self.attempts)
+
     def elapsed_ms(self) -> int:
         """Return the milliseconds since the request came."""
         return int((time.perf_counter() - self.started) * 1000)
@@ -109,11 +138,13 @@ class Exchange:
     def record(self, outcome: Outcome) -> Row:
         """Return the final record's columns. The cost follows from the outcome's usage and the price that applied."""
         candidate = self.served_by or (self.route.candidates[0] if self.route else None)
-        self.cost_nano_usd = _cost(candidate, outcome.usage)
+        if outcome.usage is None:
+            self._charge_worst_case()
+        self.cost_nano_usd = self.charged_nano_usd() + _cost(candidate, outcome.usage)
         return {
             **self._question(),
             **_provider(candidate),
-            **_usage(outcome),
+            **self._usage(outcome),
             **self._why(),
             "status": outcome.status.value,
             "http_status": outcome.http_status,
@@ -144,6 +175,23 @@ class Exchange:
         if self._prompt_text is None and self.inspection is not None:
             self._prompt_text = _storable(prompt_transcript(self.inspection.stored))
         return self._prompt_text or ""
+
+    def _charge_worst_case(self) -> None:
+        """Nobody knows what the provider did: the last attempt is charged what had been reserved for it."""
+        if self.unanswered:
+            assert self.served_by is not None
+            self.unanswered = False
+            self.attempts[-1]["worst_case_nano_usd"] = worst_of(self.served_by).nano_usd
+
+    def _usage(self, outcome: Outcome) -> Row:
+        usage = outcome.usage or Usage(0, 0)
+        source = "worst_case" if self.charged_nano_usd() else ""
+        return {
+            "tokens_input": usage.input_tokens,
+            "tokens_output": usage.output_tokens,
+            "tokens_cached": usage.cache_read_tokens,
+            "usage_source": outcome.usage_source if outcome.usage else source,
+        }
 
     def _question(self) -> Row:
         """Return who asked what: worked out once, for the intent, and the same in the final record."""
@@ -250,16 +298,6 @@ def _provider(candidate: Candidate | None) -> Row:
         return {"provider": "", "upstream_model": "", "price": {}}
     target = candidate.target
     return {"provider": target.endpoint.provider, "upstream_model": target.model, "price": target.price.stamp()}
-
-
-def _usage(outcome: Outcome) -> Row:
-    usage = outcome.usage or Usage(0, 0)
-    return {
-        "tokens_input": usage.input_tokens,
-        "tokens_output": usage.output_tokens,
-        "tokens_cached": usage.cache_read_tokens,
-        "usage_source": outcome.usage_source if outcome.usage else "",
-    }
 
 
 def _cost(candidate: Candidate | None, usage: Usage | None) -> int:

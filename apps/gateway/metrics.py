@@ -54,6 +54,7 @@ def finished(exchange: "Exchange", outcome: "Outcome") -> None:
     if outcome.usage is not None:
         _tokens(provider, "input").inc(outcome.usage.input_tokens)
         _tokens(provider, "output").inc(outcome.usage.output_tokens)
+    if exchange.cost_nano_usd:
         _cost(provider).inc(exchange.cost_nano_usd / NANO)
     if exchange.verdict is not None and exchange.verdict.degraded:
         DEGRADED.labels("rate_limits").inc()

@@ -363,6 +363,7 @@ class Pipeline:
         exchange.opened = True
 
     async def _commit_intent(self, exchange: Exchange) -> Reserved:
+        exchange.deadline = asyncio.get_running_loop().time() + self.deadline_seconds
         try:
             result = await self.journal.post(self._intent(exchange))
         except JournalUnavailable as error:
@@ -411,7 +412,6 @@ class Pipeline:
     async def _call(self, exchange: Exchange, inbound: Inbound) -> Answer:
         assert exchange.prompt is not None
         candidate, response = await self._reach_provider(exchange)
-        exchange.served_by = candidate
         if exchange.prompt.stream:
             stream = AnswerStream(self.settlement, exchange, candidate, response)
             headers = [
@@ -432,14 +432,17 @@ class Pipeline:
         return await self._deliver(exchange, inbound, reply)
 
     async def _reach_provider(self, exchange: Exchange) -> tuple[Candidate, UpstreamResponse]:
-        """Send the request to the first candidate that takes it; another one only before anything was answered."""
+        """Send the request to the first candidate that takes it; another one only before anything was answered.
+
+        The reservation covers every candidate, so that one that may have been billed does not stand in the way.
+        """
         assert exchange.route is not None
         *others, last = exchange.route.candidates
         for candidate in others:
             try:
                 return candidate, await self._send(exchange, candidate)
             except UpstreamError as error:
-                if not _another_may_answer(error):
+                if not _another_may_answer(error) or asyncio.get_running_loop().time() >= exchange.deadline:
                     raise ProviderFailed(error) from error
         try:
             return last, await self._send(exchange, last)
@@ -447,21 +450,16 @@ class Pipeline:
             raise ProviderFailed(error) from error
 
     async def _send(self, exchange: Exchange, candidate: Candidate) -> UpstreamResponse:
-        attempt: dict[str, Any] = {
-            "provider": candidate.target.endpoint.provider,
-            "model": candidate.target.model,
-            "started_ms": exchange.elapsed_ms(),
-        }
-        exchange.attempts.append(attempt)
+        exchange.try_next(candidate)
         try:
             with exchange.aside():
-                response = await self.transport.send(candidate.request)
+                response = await self.transport.send(candidate.request, exchange.deadline)
             if response.status >= 300:
                 raise await _refused(candidate, response)
         except UpstreamError as error:
-            attempt |= {"fault": error.fault.value, "status": error.status, "ended_ms": exchange.elapsed_ms()}
+            exchange.give_up(error)
             raise
-        attempt["status"] = response.status
+        exchange.attempts[-1]["status"] = response.status
         exchange.first_byte_ms = exchange.elapsed_ms()
         return response
 
@@ -505,8 +503,7 @@ class Pipeline:
         if isinstance(error, GuardrailBlocked):
             exchange.refusal = error.reason
         if exchange.opened:
-            usage, source = _spent_on_failure(exchange, error)
-            await self.settlement.settle(exchange, replace(outcome, usage=usage, usage_source=source))
+            await self.settlement.settle(exchange, outcome)
             return
         assert exchange.configuration is not None
         if exchange.prompt is not None and exchange.inspection is None:
@@ -583,13 +580,6 @@ def _bearer(values: Sequence[str]) -> str:
 
 def _may_call(caller: Caller) -> bool:
     return caller.usable and (caller.expires_at is None or caller.expires_at > datetime.now(UTC))
-
-
-def _spent_on_failure(exchange: Exchange, error: GatewayError) -> tuple[Usage | None, str]:
-    """A provider that was at work when the connection ended has read the input and will charge for it."""
-    if isinstance(error, ProviderFailed) and error.fault in (Fault.TIMEOUT, Fault.BROKEN, Fault.GARBAGE):
-        return usage_of(exchange, None, str)
-    return None, ""
 
 
 def _rate_limited(exchange: Exchange, limit: Any, retry_after: float) -> RateLimited:

@@ -14,7 +14,7 @@ from apps.gateway.providers.registry import adapter_for
 from apps.gateway.simulated import is_simulated_model, simulated_models
 from apps.policies.engine.evaluate import Decision
 from apps.policies.engine.request import Asked
-from apps.policies.prices import ModelPrice, WorstCase, context_window
+from apps.policies.prices import MILLION, ModelPrice, WorstCase, context_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The candidates in the order to try them, and a worst case that holds for each of them."""
+    """The candidates in the order to try them, and a worst case that holds even if each of them is paid."""
 
     candidates: tuple[Candidate, ...]
     worst: WorstCase
@@ -105,7 +105,7 @@ def price_targets(configuration: Configuration, targets: Sequence[Target], now: 
 
 
 def plan_route(body: Body, targets: Sequence[PricedTarget], decision: Decision) -> Route:
-    """Build each candidate's request and the worst case over all. Raises `InvalidRequest` if a hard cap needs one."""
+    """Build each candidate's request and the worst case of all. Raises `InvalidRequest` if a hard cap needs one."""
     counts_tokens = any(rule.tokens is not None for _, rule in decision.rate_limits)
     candidates = tuple(_candidate(body, target) for target in targets)
     capped = next((p for p, cap in decision.cost_caps if cap.hard and p.enforced), None)
@@ -171,16 +171,18 @@ def _candidate(body: Body, target: PricedTarget) -> Candidate:
 
 
 def _worst_of(candidates: Sequence[Candidate], choices: int) -> WorstCase:
-    worst = [_worst(candidate) for candidate in candidates]
+    """Add up: one that fell silent may be paid beside the next. Each is rounded up alone, so there is room for that."""
+    worst = [worst_of(candidate) for candidate in candidates]
     return WorstCase(
-        max(w.input_times_million for w in worst),
-        max(w.output_rate for w in worst),
+        sum(w.input_times_million for w in worst) + (len(worst) - 1) * (MILLION - 1),
+        sum(w.output_rate for w in worst),
         max(w.output_tokens for w in worst),
         least_output=choices,
     )
 
 
-def _worst(candidate: Candidate) -> WorstCase:
+def worst_of(candidate: Candidate) -> WorstCase:
+    """Return the most that one call to a candidate can cost, as far as it can be bounded."""
     price, bound = candidate.target.price, candidate.bound
     return WorstCase(price.worst_input(bound.input_tokens or 0), price.output.highest, bound.output_tokens or 0)
 

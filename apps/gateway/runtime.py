@@ -25,6 +25,7 @@ from apps.gateway.sweeper import Sweeper
 from apps.gateway.transport import Limits, Timeouts, Transport
 from apps.policies.guardrails.scan import warm
 from apps.policies.rates.base import RateStore
+from apps.policies.rates.census import Census
 from apps.policies.rates.fallback import FallbackRateStore, WhenUnavailable
 from apps.policies.rates.memory import MemoryRateStore
 from apps.policies.rates.redis import RedisRateStore
@@ -38,7 +39,7 @@ class Runtime:
     def __init__(self) -> None:
         self.journal = Journal(STEPS, Spool(settings.SPOOL_DIR), settings.JOURNAL_WAIT_SECONDS)
         self.configurations = Configurations()
-        self.rates = _rate_store()
+        self.rates, self.census = _rate_store()
         self.transport = _transport()
         self.sweeper = Sweeper(settings.SWEEP_SECONDS)
         self.pipeline = Pipeline(
@@ -59,6 +60,8 @@ class Runtime:
     async def start(self) -> None:
         """Open what needs the running loop, and compile the detectors before the first request needs them."""
         await self.transport.start()
+        if self.census is not None:
+            self.census.start()
         await asyncio.get_running_loop().run_in_executor(None, warm)
 
     def start_sweeping(self) -> None:
@@ -73,6 +76,8 @@ class Runtime:
         await self.pipeline.close()
         await loop.run_in_executor(None, self.journal.stop)
         await self.transport.close()
+        if self.census is not None:
+            await self.census.stop()
         await self.rates.close()
         await loop.run_in_executor(None, self.configurations.close)
         await sweeping
@@ -157,11 +162,14 @@ def environment() -> Environment:
     return Environment(endpoints, settings.SIMULATED_PROVIDER)
 
 
-def _rate_store() -> RateStore:
+def _rate_store() -> tuple[RateStore, Census | None]:
+    """Return the rate limits, and what counts the processes that share them if there may be several."""
     if not settings.REDIS_URL:
-        return MemoryRateStore()
+        return MemoryRateStore(), None
     primary = RedisRateStore(settings.REDIS_URL, prefix="lcp")
-    return FallbackRateStore(primary, WhenUnavailable(settings.RATES_WHEN_REDIS_FAILS), processes=settings.WORKERS)
+    census = Census(primary, at_least=settings.WORKERS)
+    mode = WhenUnavailable(settings.RATES_WHEN_REDIS_FAILS)
+    return FallbackRateStore(primary, mode, processes=census.processes), census
 
 
 def _transport() -> Transport:

@@ -6,7 +6,6 @@ commit), `Settlement.interrupt` (this task must not wait for it), `Settlement.re
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from apps.audit.journal import Journal
@@ -39,9 +38,6 @@ class Settlement:
             self._finish(exchange, outcome)
             self._journal.post_soon(Refusal(exchange.record(outcome), exchange.text(outcome), None))
             return
-        if outcome.usage is None and exchange.attempts:
-            usage, source = usage_of(exchange, None, str)
-            outcome = replace(outcome, usage=usage, usage_source=source)
         self._journal.post_soon(self._closing(exchange, outcome))
 
     async def refuse(self, exchange: Exchange, outcome: Outcome, versions: Versions) -> None:
@@ -87,6 +83,8 @@ class Settlement:
         assert judgement is not None
         assert route is not None
         used = outcome.usage.input_tokens + outcome.usage.output_tokens if outcome.usage else 0
+        if outcome.usage is None and exchange.charged_nano_usd():
+            used = route.expected_tokens
         for suffix, limits in judgement.to_release:
             self.later(self._rates.release(f"{exchange.id}{suffix}", limits, route.expected_tokens, used))
 
@@ -95,7 +93,7 @@ def usage_of(exchange: Exchange, reported: Usage | None, produced: Callable[[], 
     """Return what a call used and who says so: the provider, or our estimate from the text it had ``produced``."""
     if reported is not None:
         return reported, "provider"
-    candidate = exchange.served_by or (exchange.route.candidates[0] if exchange.route else None)
+    candidate = exchange.served_by
     assert candidate is not None
     assert exchange.inspection is not None
     return candidate.target.adapter.estimate(exchange.inspection.passed, produced()), "estimate"

@@ -4,6 +4,7 @@ An object with an idempotent `close`, not a generator with a ``finally``: a serv
 never starts a generator, and the settlement would be lost with it.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Self
 
@@ -21,6 +22,7 @@ from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import UpstreamResponse
 
 DONE = b"data: [DONE]\n\n"
+LATE = ProviderFailed(UpstreamError(Fault.TIMEOUT, "The answer did not end in the time that a request may take."))
 
 
 class AnswerStream:
@@ -38,6 +40,8 @@ class AnswerStream:
         self._include_usage = exchange.prompt.include_usage
         self._guard = exchange.judgement.output_guard
         self._assembly = Assembly()
+        self._is_late = False
+        self._expiry = asyncio.get_running_loop().call_at(exchange.deadline, self._expire)
         self._pieces = self._held() if self._guard.intervenes else self._relayed()
 
     def __aiter__(self) -> Self:
@@ -50,11 +54,20 @@ class AnswerStream:
         """Settle what was used if the stream did not come to its end. May be called any number of times."""
         if self._exchange.ticket is not None:
             self._exchange.ticket.close()
-        if self._exchange.closed:
-            return
-        code, message = _ENDINGS[status]
-        self._settlement.interrupt(self._exchange, self._outcome(status, code, message))
-        self._settlement.later(self._response.close())
+        self._expiry.cancel()
+        self._end(status, *_ENDINGS[status])
+
+    def _expire(self) -> None:
+        """Settle at the deadline, even what waits for its client just then: after it the request is the sweeper's."""
+        self._is_late = True
+        if not self._exchange.closed:
+            self._exchange.attempts[-1]["fault"] = Fault.TIMEOUT.value
+            self._end(Status.ERROR, LATE.code, LATE.message)
+
+    def _end(self, status: Status, code: str, message: str) -> None:
+        if not self._exchange.closed:
+            self._settlement.interrupt(self._exchange, self._outcome(status, code, message))
+            self._settlement.later(self._response.close())
 
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -118,8 +131,8 @@ class AnswerStream:
         return bool(chunk.data) and (self._include_usage or not chunk.usage_only)
 
     async def _broken(self, error: UpstreamError) -> bytes:
-        self._exchange.attempts[-1]["fault"] = error.fault.value
-        failed = ProviderFailed(error)
+        failed = LATE if self._is_late else ProviderFailed(error)
+        self._exchange.attempts[-1]["fault"] = failed.fault.value
         await self._settle(self._outcome(Status.ERROR, failed.code, failed.message))
         return _error_event(failed)
 

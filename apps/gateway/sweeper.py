@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
@@ -25,8 +26,13 @@ from apps.gateway.bookkeeping import Closing, record_of_intent, write_free
 logger = logging.getLogger(__name__)
 
 GROUP = 100
-SETTLE_SECONDS = 5
-"""How long past its deadline a request that was cut off just then may take to record its own end."""
+SPARE_SECONDS = 3.5
+"""Added to what a commit may take: see `settle_seconds`."""
+
+
+def settle_seconds() -> float:
+    """Return how long past its deadline a request, which is cut off just then, may take to record its own end."""
+    return settings.JOURNAL_WAIT_SECONDS + SPARE_SECONDS
 
 
 def sweep() -> int:
@@ -44,7 +50,8 @@ def sweep() -> int:
 
 
 def _overdue(after: OpenRequest | None) -> list[OpenRequest]:
-    rows = OpenRequest.objects.filter(deadline__lt=Now() - timedelta(seconds=SETTLE_SECONDS)).order_by("deadline", "id")
+    settled = Now() - timedelta(seconds=settle_seconds())
+    rows = OpenRequest.objects.filter(deadline__lt=settled).order_by("deadline", "id")
     if after is not None:
         rows = rows.filter(Q(deadline__gt=after.deadline) | Q(deadline=after.deadline, id__gt=after.id))
     return list(rows[:GROUP])

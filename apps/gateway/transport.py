@@ -12,6 +12,7 @@ Everything that goes wrong is an `UpstreamError`, whose message names neither th
 
 import asyncio
 import ipaddress
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,7 +41,8 @@ _FINISH_BYTES = 4096
 class Timeouts:
     """Seconds. ``first_byte`` runs to the headers and again to the body's first byte, ``idle`` between later ones.
 
-    ``connect`` covers the wait for a free connection, name resolution and TLS; ``total`` covers the whole call.
+    ``connect`` covers the wait for a free connection, name resolution and TLS; ``total`` covers a call that is given no
+    deadline.
     """
 
     connect: float = 5.0
@@ -175,20 +177,33 @@ class Transport:
         for session in sessions.values():
             await session.close()
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+    async def send(self, request: UpstreamRequest, deadline: float | None = None) -> UpstreamResponse:
         """Send a request; return when its answer's headers are there, whatever its status.
 
+        ``deadline`` is by the event loop's clock: the whole answer must have come by then, or reading it fails too.
         Raises `UpstreamError`: ADDRESS, CONNECT (nothing was sent), TIMEOUT, BROKEN or GARBAGE.
         """
+        now = asyncio.get_running_loop().time()
+        if deadline is None:
+            deadline = now + self._timeouts.total
+        if deadline <= now:
+            raise UpstreamError(Fault.CONNECT, "No time was left to call the provider.")
         if request.url.startswith(origin.SCHEME):
-            return await self._simulate(request)
+            return await self._simulate(request, deadline)
         location = locate(request.url)
         rule = location.rule(trusted=request.trusted)
         if location.literal:
             check_addresses([location.literal], rule, self._allowed_networks)
         try:
             response = await self._session(rule).request(
-                request.method, location.url, data=request.body, headers=request.headers, allow_redirects=False
+                request.method,
+                location.url,
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    deadline - now, self._timeouts.connect, self._timeouts.first_byte, ceil_threshold=math.inf
+                ),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _upstream_error(error) from None
@@ -204,12 +219,12 @@ class Transport:
         body = _NetworkBody(response, self._timeouts.idle)
         return UpstreamResponse(response.status, response.headers, body, self._limits)
 
-    async def _simulate(self, request: UpstreamRequest) -> UpstreamResponse:
+    async def _simulate(self, request: UpstreamRequest, deadline: float) -> UpstreamResponse:
         if not self._simulated:
             raise refused("The simulated provider is switched off.")
-        deadline = asyncio.get_running_loop().time() + self._timeouts.total
+        first_byte = asyncio.get_running_loop().time() + self._timeouts.first_byte
         try:
-            async with asyncio.timeout(self._timeouts.first_byte):
+            async with asyncio.timeout_at(min(first_byte, deadline)):
                 answer = await origin.respond(request)
         except OSError as error:
             raise _upstream_error(error) from None
@@ -225,11 +240,6 @@ class Transport:
         )
         return aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(
-                total=self._timeouts.total,
-                connect=self._timeouts.connect,
-                sock_read=self._timeouts.first_byte,
-            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"user-agent": _USER_AGENT},
             trust_env=False,

@@ -5,7 +5,7 @@ requests touches is locked first, in the order of its id, so that two processes 
 a circle.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -156,10 +156,11 @@ class Budgets:
         """Take in locked counters."""
         self._counters |= {counter.id: counter for counter in counters}
 
-    def missing(self, claims: Sequence[Claim]) -> list[Budget]:
-        """Return the counters that do not exist yet, for whoever creates them."""
+    def missing(self, claims: Sequence[Claim], seen: Container[UUID] = ()) -> list[Budget]:
+        """Return the claimed counters that were neither loaded nor seen, for whoever creates them."""
         caps = {self._place(p, cap).budget: (p, cap) for claim in claims for p, cap in claim.caps}
-        return [self._new(*caps[budget]) for budget in sorted(caps.keys() - self._counters.keys())]
+        unknown = [budget for budget in caps if budget not in self._counters and budget not in seen]
+        return [self._new(*caps[budget]) for budget in sorted(unknown)]
 
     def changed(self) -> list[Counter]:
         """Return the counters to be written back."""

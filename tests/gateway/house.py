@@ -24,6 +24,7 @@ from apps.orgs.models import ApiKey, Application, Organization
 from apps.policies.models import Policy, Price
 from apps.policies.rates.memory import MemoryRateStore
 
+LOOPBACK = ip_network("127.0.0.0/8")
 PRICE = {"provider": "simulated", "model": "sim-*", "input_nano_usd": 10**9, "output_nano_usd": 2 * 10**9}
 
 
@@ -95,7 +96,7 @@ def chat(key: str, model: str = "sim-echo", text: str = "Hello", **fields: Any) 
 async def pipeline(folder: Path, **parts: Any) -> AsyncIterator[Pipeline]:
     """A pipeline on this loop, with real parts but for those given."""
     journal = Journal(STEPS, Spool(folder), wait_seconds=5)
-    transport = Transport(allowed_networks=[ip_network("127.0.0.0/8")], simulated=True)
+    transport = parts.pop("transport", None) or Transport(allowed_networks=[LOOPBACK], simulated=True)
     await transport.start()
     configurations = Configurations()
     given: dict[str, Any] = {

@@ -185,7 +185,8 @@ def test_a_defect_in_a_stage_is_answered_and_recorded_once(tmp_path: Path, parts
     status, body = answer_of(house, chat(house.key), tmp_path, **parts)
     assert (status, json.loads(body)["error"]["code"]) == (500, "INTERNAL_ERROR")
     assert b"defect" not in body
-    assert house.only_record().status == "error"
+    record = house.only_record()
+    assert (record.status, record.cost_nano_usd > 0) == ("error", bool(record.attempts))
     assert_settled(house)
 
 
@@ -202,7 +203,9 @@ def test_a_server_that_stops_in_the_middle_of_a_call_leaves_an_interrupted_recor
                 await task
 
     run(stop)
-    assert house.only_record().status == "interrupted"
+    record = house.only_record()
+    assert (record.status, record.usage_source) == ("interrupted", "worst_case")
+    assert record.cost_nano_usd == record.attempts[0]["worst_case_nano_usd"] > 0
     assert_settled(house)
 
 

@@ -22,9 +22,9 @@ class Watched(Transport):
         super().__init__(simulated=True)
         self.sent: list[dict[str, Any]] = []
 
-    async def send(self, request: Any) -> Any:
+    async def send(self, request: Any, *deadline: Any) -> Any:
         self.sent.append(json.loads(request.body))
-        return await super().send(request)
+        return await super().send(request, *deadline)
 
 
 def asked(house: House, folder: Path, model: str = "sim-echo", **fields: Any) -> tuple[int, dict[str, Any], Watched]:

@@ -1,5 +1,6 @@
 """Which provider a request goes to, and to which one next."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from uuid import uuid4
 import pytest
 from django.core.exceptions import ValidationError
 
+from apps.audit.money import usd_from_nano
 from apps.gateway.models import ModelRoute
+from apps.gateway.transport import Timeouts, Transport
 from apps.orgs.models import ProviderCredential
-from apps.policies.models import Price
-from tests.gateway.house import House, chat, pipeline, read_all, run
+from apps.policies.models import Budget, Price
+from tests.gateway.house import LOOPBACK, House, chat, pipeline, read_all, run
 from tests.mock_upstream import Behaviour, MockUpstream
 
 CHEAP, DEAR = 1000, 5000
@@ -50,18 +53,29 @@ def upstreams() -> Iterator[tuple[MockUpstream, MockUpstream]]:
         yield first, second
 
 
-def ask(house: House, folder: Path, model: str = "assistant", **fields: Any) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    house: House, folder: Path, model: str = "assistant", parts: dict[str, Any] | None = None, **fields: Any
+) -> tuple[int, dict[str, str], bytes]:
     async def call() -> tuple[int, dict[str, str], bytes]:
-        async with pipeline(folder) as path:
+        async with pipeline(folder, **(parts or {})) as path:
             answer = await path.complete_chat(chat(house.key, model, max_tokens=50, **fields))
             return answer.status, dict(answer.headers), await read_all(answer)
 
     return run(call)
 
 
+def impatient(first_byte: float = 0.4) -> dict[str, Any]:
+    """Return the parts of a pipeline that waits so many seconds for a provider."""
+    return {"transport": Transport(timeouts=Timeouts(first_byte=first_byte), allowed_networks=[LOOPBACK])}
+
+
+def spent(house: House) -> int:
+    return Budget.objects.get(organization_id=house.organization.id).spent_nano_usd
+
+
 @pytest.mark.parametrize(
     "failure",
-    [Behaviour(status=500), Behaviour(status=429), Behaviour(status=401), Behaviour(breaks="headers")],
+    [Behaviour(status=500), Behaviour(status=429), Behaviour(status=401)],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_where_the_first_target_fails_the_next_one_answers_and_is_paid(
@@ -77,6 +91,87 @@ def test_where_the_first_target_fails_the_next_one_answers_and_is_paid(
     assert record.attempts[0]["fault"]
     assert record.cost_nano_usd == (7 + 11) * DEAR
     assert (record.model, upstreams[0].calls[0].json["model"]) == ("assistant", "small")
+
+
+@pytest.mark.parametrize("silence", [Behaviour(breaks="headers"), Behaviour(hang="headers")])
+def test_a_target_that_may_have_billed_is_paid_its_worst_case_beside_the_one_that_answers(
+    tmp_path: Path, upstreams: tuple[MockUpstream, MockUpstream], silence: Behaviour
+) -> None:
+    house = Served(*upstreams)
+    upstreams[0].script(silence)
+    upstreams[1].script(Behaviour(input_tokens=7, output_tokens=11))
+    assert ask(house, tmp_path, parts=impatient())[0] == 200
+    record = house.only_record()
+    silent, answered = record.attempts
+    assert silent["worst_case_nano_usd"] > 50 * CHEAP
+    assert "worst_case_nano_usd" not in answered
+    assert record.cost_nano_usd == silent["worst_case_nano_usd"] + (7 + 11) * DEAR
+    assert (record.tokens_output, record.usage_source, record.overrun_nano_usd) == (11, "provider", 0)
+    assert spent(house) == record.cost_nano_usd
+
+
+def test_a_cap_that_does_not_reach_for_every_target_refuses(
+    tmp_path: Path, upstreams: tuple[MockUpstream, MockUpstream]
+) -> None:
+    house = Served(*upstreams)
+    upstreams[0].script(Behaviour(hang="headers"))
+    upstreams[1].script(Behaviour(hang="headers"))
+    assert ask(house, tmp_path, parts=impatient())[0] == 504
+    both = house.only_record().cost_nano_usd
+    assert both == spent(house)
+    for limit, status in ((both - 1, 429), (both + 1, 504)):
+        poor = Served(*upstreams)
+        poor.add("cost_cap", {"limit_usd": usd_from_nano(limit), "per": "total"})
+        upstreams[0].script(*[Behaviour(hang="headers")] * (status == 504))
+        upstreams[1].script(*[Behaviour(hang="headers")] * (status == 504))
+        assert ask(poor, tmp_path, parts=impatient())[0] == status
+
+
+def test_one_deadline_holds_for_all_targets_together(
+    tmp_path: Path, upstreams: tuple[MockUpstream, MockUpstream]
+) -> None:
+    house = Served(*upstreams)
+    upstreams[0].script(Behaviour(hang="headers"))
+    upstreams[1].script(Behaviour(delay=1.2))
+    parts = {**impatient(first_byte=0.8), "deadline_seconds": 1.5}
+    status, _, body = ask(house, tmp_path, parts=parts)
+    assert (status, json.loads(body)["error"]["code"]) == (504, "PROVIDER_TIMEOUT")
+    assert [attempt["fault"] for attempt in house.only_record().attempts] == ["timeout", "timeout"]
+
+
+def test_once_the_deadline_has_passed_no_other_target_is_tried(
+    tmp_path: Path, upstreams: tuple[MockUpstream, MockUpstream]
+) -> None:
+    house = Served(*upstreams)
+    upstreams[0].script(Behaviour(hang="headers"))
+    assert ask(house, tmp_path, parts={"deadline_seconds": 0.5})[0] == 504
+    assert upstreams[1].calls == []
+    assert house.only_record().usage_source == "worst_case"
+
+
+def test_a_stream_that_waits_for_its_client_is_settled_at_the_deadline(
+    tmp_path: Path, upstreams: tuple[MockUpstream, MockUpstream]
+) -> None:
+    house = Served(*upstreams)
+    upstreams[0].script(Behaviour(words=1000, gap=0.01))
+
+    async def call() -> bytes:
+        async with pipeline(tmp_path, deadline_seconds=0.5) as path:
+            answer = await path.complete_chat(chat(house.key, "assistant", max_tokens=1000, stream=True))
+            assert answer.stream is not None
+            await anext(answer.stream)
+            while not await asyncio.to_thread(house.records):
+                await asyncio.sleep(0.02)
+            rest = await read_all(answer)
+            answer.stream.close()
+            return rest
+
+    rest = run(call)
+    assert b"PROVIDER_TIMEOUT" in rest
+    assert b"[DONE]" not in rest
+    record = house.only_record()
+    assert (record.status, record.error_code) == ("error", "PROVIDER_TIMEOUT")
+    assert record.cost_nano_usd == spent(house) == (record.tokens_input + record.tokens_output) * CHEAP
 
 
 def test_a_request_that_the_provider_refuses_is_not_taken_to_the_next_one(

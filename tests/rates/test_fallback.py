@@ -22,7 +22,7 @@ class Outage:
         self.server, self.clock = server, Clock()
         self.redis = RedisRateStore(server.url, timeout_seconds=1.0, connect_timeout_seconds=1.0)
         self.store = FallbackRateStore(
-            self.redis, mode, processes=processes, retry_seconds=RETRY_SECONDS, clock=self.clock
+            self.redis, mode, processes=lambda: processes, retry_seconds=RETRY_SECONDS, clock=self.clock
         )
 
     async def begin(self, how):

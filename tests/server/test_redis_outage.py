@@ -2,16 +2,20 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from tests.mock_upstream import MockUpstream
 from tests.services import accounts
 from tests.services.redis import EmbeddedRedis
 from tests.services.server import ServerProcess, fresh_database
+
+PROCESSES = "{lcp}:processes"
 
 
 class Limited:
@@ -22,15 +26,16 @@ class Limited:
         self.upstream.start()
         self.redis = EmbeddedRedis()
         self.database = fresh_database()
+        self.redis_url = self.redis.start()
         environment: dict[str, str | None] = {
             "DATABASE_URL": self.database,
-            "REDIS_URL": self.redis.start(),
+            "REDIS_URL": self.redis_url,
             "RATES_WHEN_REDIS_FAILS": when_redis_fails,
             "OPENAI_BASE_URL": self.upstream.base_url,
             "OPENAI_API_KEY": "x",
         }
         self.server = ServerProcess(folder, environment).start()
-        self.add("rate_limit", {"requests": 5, "per": "hour"})
+        self.add("rate_limit", {"requests": 10, "per": "hour"})
         self.add("cost_cap", {"limit_usd": "1000", "per": "total"})
 
     def add(self, kind: str, config: dict[str, object]) -> None:
@@ -51,6 +56,16 @@ class Limited:
         assert self.redis._process is not None
         os.kill(self.redis._process.pid, signal.SIGCONT)
         self.redis.stop()
+
+    def add_a_process(self) -> None:
+        """Let Redis see a process of another server, and the server learn of it."""
+        with Redis.from_url(self.redis_url) as redis:
+            (own,) = redis.zrange(PROCESSES, 0, -1)
+            redis.zadd(PROCESSES, {"elsewhere": redis.time()[0] * 10**6 + 60 * 10**6})
+            for _ in range(2):
+                before = redis.zscore(PROCESSES, own)
+                while redis.zscore(PROCESSES, own) == before:
+                    time.sleep(0.02)
 
     def degraded(self) -> dict[str, list[str]]:
         """Return which parts each request went without, by the request's label."""
@@ -73,8 +88,9 @@ def limited(request: pytest.FixtureRequest, tmp_path: Path, postgres_only: None)
 
 
 @pytest.mark.parametrize("limited", ["local"], indirect=True)
-def test_without_redis_this_process_limits_alone_and_every_record_and_a_counter_say_so(limited: Limited) -> None:
+def test_without_redis_a_process_admits_its_share_alone_and_every_record_and_a_counter_say_so(limited: Limited) -> None:
     assert limited.chat("shared") == 200
+    limited.add_a_process()
     limited.freeze_redis()
     assert [limited.chat(f"frozen {number}") for number in range(3)] == [200] * 3
     limited.stop_redis()

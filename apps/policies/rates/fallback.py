@@ -2,9 +2,9 @@
 
 ``local``
     Fail open, within bounds. Each process counts alone, with its share of every limit: the limit divided by the number
-    of processes, at least 1. Verdicts are ``degraded``. All processes together stay within the limit, but for limits
-    below the number of processes; the counts begin empty, so the window in which Redis fails, and the one in which it
-    comes back, may hold up to twice the limit.
+    of processes that Redis knew of last, at least 1. Verdicts are ``degraded``. All processes together stay within the
+    limit, but for limits below their number, and for processes that start meanwhile; the counts begin empty, so the
+    window in which Redis fails, and the one in which it comes back, may hold up to twice the limit.
 ``closed``
     Fail closed. Every take raises `RatesUnavailable`, which the caller answers with 503.
 
@@ -84,7 +84,7 @@ class Breaker:
 class FallbackRateStore:
     """A primary store, and what is done while it fails: see the module's text.
 
-    ``processes`` is the number of processes that share the limits; ``retry_seconds`` the time between two tries.
+    ``processes`` tells how many processes share the limits; ``retry_seconds`` the time between two tries.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class FallbackRateStore:
         primary: RateStore,
         when_unavailable: WhenUnavailable = WhenUnavailable.LOCAL,
         *,
-        processes: int = 1,
+        processes: Callable[[], int] = lambda: 1,
         retry_seconds: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._primary = primary
         self._mode = when_unavailable
-        self._processes = max(1, processes)
+        self._processes = processes
         self._share = MemoryRateStore(clock)
         self._breaker = Breaker(retry_seconds, clock)
         self._owed: deque[Operation] = deque(maxlen=MOST_OWED)
@@ -180,7 +180,8 @@ class FallbackRateStore:
             raise RatesUnavailable("The rate limits cannot be reached, and nothing is let through without them")
 
     def _shares(self, limits: Sequence[RateLimit]) -> list[RateLimit]:
-        return [replace(limit, limit=max(1, limit.limit // self._processes)) for limit in limits]
+        processes = self._processes()
+        return [replace(limit, limit=max(1, limit.limit // processes)) for limit in limits]
 
     def _as_configured(
         self, limits: Sequence[RateLimit], readings: Sequence[RateReading], tokens: int

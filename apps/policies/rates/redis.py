@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from apps.policies.rates.base import RateKind, RateLimit, RateReading, RatesUnavailable, RateVerdict, allow, refuse
 from apps.policies.rates.connection import ConnectionLost, Connections, ReplyError
-from apps.policies.rates.scripts import PEEK, SETTLE, TAKE, Script
+from apps.policies.rates.scripts import COUNT, PEEK, SETTLE, TAKE, Script
 
 MICROSECONDS = 1_000_000
 
@@ -53,6 +54,15 @@ class RedisRateStore:
         _, *readings = await self._run(PEEK, "", limits, ("", 0, *_asked(limits, tokens)))
         return _readings(limits, readings)
 
+    async def count_processes(self, name: str, hold_seconds: float) -> int:
+        """Say that the process ``name`` is there, for so long; return how many have said so.
+
+        Raises `RatesUnavailable`.
+        """
+        arguments = (f"{self._prefix}:processes", name, math.ceil(hold_seconds * 1000))
+        count: int = await self._answered(COUNT, 1, *arguments)
+        return count
+
     async def close(self) -> None:
         """Close the connections; the store opens them again if it is used again."""
         await self._connections.close()
@@ -66,21 +76,23 @@ class RedisRateStore:
         self, script: Script, request_id: str, limits: Sequence[RateLimit], arguments: tuple[str | int, ...]
     ) -> list[int]:
         keys = (f"{self._prefix}:take:{request_id}", *[self._key(limit) for limit in limits])
+        reply: list[int] = await self._answered(script, len(keys), *keys, *arguments)
+        return reply
+
+    async def _answered(self, script: Script, *arguments: str | int) -> Any:
         try:
-            return await self._evaluate(script, len(keys), *keys, *arguments)
+            return await self._evaluate(script, *arguments)
         except (ReplyError, ConnectionLost, OSError, TimeoutError) as error:
             msg = f"The rate limits in Redis cannot be reached: {error}"
             raise RatesUnavailable(msg) from error
 
-    async def _evaluate(self, script: Script, *arguments: str | int) -> list[int]:
-        reply: list[int]
+    async def _evaluate(self, script: Script, *arguments: str | int) -> Any:
         try:
-            reply = await self._connections.call("EVALSHA", script.digest, *arguments)
+            return await self._connections.call("EVALSHA", script.digest, *arguments)
         except ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-            reply = await self._connections.call("EVAL", script.text, *arguments)
-        return reply
+            return await self._connections.call("EVAL", script.text, *arguments)
 
     def _key(self, limit: RateLimit) -> str:
         return f"{self._prefix}:{limit.key}:{limit.window_microseconds or 'slots'}"

@@ -3,6 +3,7 @@
 Keys
     slots of running requests   a sorted set: request id, scored with the time its slot is free (microseconds)
     a window                    a string: a header of five doubles and a ring of buckets, 8 KiB at most
+    processes                   a sorted set: a process's name, scored with the time it is forgotten (microseconds)
     a receipt                   a string: when the request was counted (microseconds), while its slot may be held
 
 A window in a string costs the same few range reads however many buckets it has, and a tenth of a hash's memory.
@@ -210,6 +211,16 @@ return 1
 """
 
 
+_COUNT = """
+-- KEYS: processes. ARGV: the name of one that is there, milliseconds to remember it. Returns how many there are.
+local hold = tonumber(ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + hold * 1000, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], hold + SPARE_MS)
+return redis.call('ZCARD', KEYS[1])
+"""
+
+
 class Script:
     """A script and the digest that Redis knows it by."""
 
@@ -218,4 +229,4 @@ class Script:
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-TAKE, PEEK, SETTLE = Script(_TAKE), Script(_PEEK), Script(_SETTLE)
+TAKE, PEEK, SETTLE, COUNT = Script(_TAKE), Script(_PEEK), Script(_SETTLE), Script(_COUNT)
