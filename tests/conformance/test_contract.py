@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from typing import Any
 from uuid import UUID
 
@@ -176,6 +177,7 @@ def test_a_key_a_policy_and_an_organization_that_change_hold_for_the_next_reques
         ("GET", "/metrics"),
         ("GET", "/v1/openapi.json"),
         ("GET", "/v1/models"),
+        ("GET", "/v1/models/sim-echo"),
         ("GET", "/v1/chat/completions"),
         ("OPTIONS", "/v1/chat/completions"),
         ("GET", "/v1/admin/organizations"),
@@ -219,6 +221,23 @@ def test_a_client_that_leaves_before_a_whole_answer_is_cancelled_and_pays_what_t
     entry = tenant.entry()
     assert (entry["status"], entry["usage_source"]) == ("cancelled", "provider")
     assert (entry["tokens_input"], entry["tokens_output"]) == (100, 50)
+
+
+def test_a_call_whose_client_has_left_holds_its_slot_until_the_provider_is_done_with_it(product: Product) -> None:
+    tenant = Tenant.create(product, ("rate_limit", {"concurrent": 1}))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{product.url('asgi')}/v1/chat/completions",
+            headers={"authorization": f"Bearer {tenant.key}"},
+            json=chat("mock:delay=1.5"),
+            timeout=0.5,
+        )
+    url = product.url("asgi")
+    assert refusal(post(url, tenant.key, chat())) == (429, "RATE_LIMIT_EXCEEDED")
+    while not any(entry["status"] == "cancelled" for entry in tenant.entries()):
+        time.sleep(0.05)
+    while (answer := post(url, tenant.key, chat())).status_code != 200:  # it comes back just after the record
+        assert refusal(answer) == (429, "RATE_LIMIT_EXCEEDED")
 
 
 def test_a_client_that_stops_reading_is_given_up(product: Product) -> None:
