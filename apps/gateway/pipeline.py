@@ -241,7 +241,11 @@ class Pipeline:
         return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
 
     async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:
-        await self._authenticate(exchange, inbound)
+        try:
+            await self._authenticate(exchange, inbound)
+        except Forbidden:  # a key of no organization is valid: its request's shape comes first
+            await self._parse(exchange, inbound)
+            raise
         await self._parse(exchange, inbound)
         self._judge(exchange)
         await self._inspect(exchange)

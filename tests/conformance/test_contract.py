@@ -41,6 +41,12 @@ def test_refusals_come_in_the_order_of_the_contract(product: Product, url: str) 
     assert refusal(post(url, poor.key, chat(model="sim-error-500"))) == (429, "BUDGET_EXCEEDED")
 
 
+def test_a_key_of_no_organization_is_refused_after_the_shape(product: Product, url: str) -> None:
+    key = product.demo["admin_api_key"]
+    assert refusal(post(url, key, b"not json")) == (400, "INVALID_REQUEST")
+    assert refusal(post(url, key, chat())) == (403, "FORBIDDEN")
+
+
 def test_an_answer_carries_its_id_its_cost_its_provider_and_the_tightest_limit(product: Product, url: str) -> None:
     tenant = Tenant.create(
         product,
