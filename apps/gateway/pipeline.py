@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from apps.gateway.errors import (
     GuardrailBlocked,
     InternalFailure,
     InvalidRequest,
+    ModelNotFound,
     Overloaded,
     ProviderFailed,
     RateLimited,
@@ -140,6 +142,10 @@ class Pipeline:
         """Answer which models the caller may use."""
         return await self._admitted(Exchange("models"), inbound, self._models)
 
+    async def retrieve_model(self, inbound: Inbound, model: str) -> Answer:
+        """Answer for one model that the caller may use; any other does not exist."""
+        return await self._admitted(Exchange("models"), inbound, partial(self._model, model))
+
     async def close(self) -> None:
         """Wait for what was left to do in the background."""
         await self.settlement.close()
@@ -189,14 +195,18 @@ class Pipeline:
 
     async def _models(self, exchange: Exchange, inbound: Inbound) -> Answer:
         try:
-            await self._authenticate(exchange, inbound)
-            caller, configuration = exchange.caller, exchange.configuration
-            assert caller is not None
-            assert configuration is not None
-            if not await self._is_current(configuration):
-                exchange.forget()
-                await self._authenticate(exchange, inbound)
-            return self._whole(exchange, 200, _model_list(self._usable_models(exchange)))
+            await self._authenticate_anew(exchange, inbound)
+            data = [_model(name) for name in self._usable_models(exchange)]
+            return self._whole(exchange, 200, {"object": "list", "data": data})
+        except GatewayError as error:
+            return _refusal_answer(exchange, error)
+
+    async def _model(self, model: str, exchange: Exchange, inbound: Inbound) -> Answer:
+        try:
+            await self._authenticate_anew(exchange, inbound)
+            if not self._may_use(exchange, model):
+                raise ModelNotFound(f"The model '{model}' does not exist or you may not use it.", param="model")
+            return self._whole(exchange, 200, _model(model))
         except GatewayError as error:
             return _refusal_answer(exchange, error)
 
@@ -231,7 +241,11 @@ class Pipeline:
         return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
 
     async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:
-        await self._authenticate(exchange, inbound)
+        try:
+            await self._authenticate(exchange, inbound)
+        except Forbidden:  # a key of no organization is valid: its request's shape comes first
+            await self._parse(exchange, inbound)
+            raise
         await self._parse(exchange, inbound)
         self._judge(exchange)
         await self._inspect(exchange)
@@ -544,17 +558,33 @@ class Pipeline:
             self.configurations.drop(exchange.configuration)
         exchange.forget()
 
+    async def _authenticate_anew(self, exchange: Exchange, inbound: Inbound) -> None:
+        """Authenticate for an answer that the journal does not check: by the configuration as the database has it."""
+        await self._authenticate(exchange, inbound)
+        assert exchange.configuration is not None
+        if not await self._is_current(exchange.configuration):
+            exchange.forget()
+            await self._authenticate(exchange, inbound)
+
     def _usable_models(self, exchange: Exchange) -> list[str]:
+        assert exchange.configuration is not None
+        targets = exchange.configuration.targets
+        named = [t.pattern for t in targets if "*" not in t.pattern and "?" not in t.pattern]
+        return sorted(m for m in {*named, *self.environment.models()} if self._is_allowed(exchange, m))
+
+    def _may_use(self, exchange: Exchange, model: str) -> bool:
+        assert exchange.configuration is not None
+        with suppress(ModelNotFound):
+            find_targets(exchange.configuration, self.environment, model)
+            return self._is_allowed(exchange, model)
+        return False
+
+    def _is_allowed(self, exchange: Exchange, model: str) -> bool:
         caller, configuration = exchange.caller, exchange.configuration
         assert caller is not None
         assert configuration is not None
-        named = [t.pattern for t in configuration.targets if "*" not in t.pattern and "?" not in t.pattern]
-        return sorted(
-            model
-            for model in {*named, *self.environment.models()}
-            if not configuration.suspended
-            and configuration.judge(caller, model, exchange.timestamp).decision.refusal is None
-        )
+        decision = configuration.judge(caller, model, exchange.timestamp).decision
+        return not configuration.suspended and decision.refusal is None
 
 
 async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
@@ -640,6 +670,5 @@ def _refusal_answer(exchange: Exchange, error: GatewayError) -> Answer:
     return Answer(int(error.status), headers, orjson.dumps(error.body()))
 
 
-def _model_list(models: Sequence[str]) -> dict[str, Any]:
-    data = [{"id": model, "object": "model", "created": 0, "owned_by": "llm-control-plane"} for model in models]
-    return {"object": "list", "data": data}
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llm-control-plane"}

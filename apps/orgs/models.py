@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from apps.audit.uuid7 import uuid7
 from apps.orgs import encryption
+from apps.orgs.naming import refuse_other_capitals
 from apps.orgs.roles import Role
 
 
@@ -34,6 +35,10 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuse a name that differs from another's in capital letters alone."""
+        refuse_other_capitals(self, "name")
 
 
 class ConfigVersion(models.Model):
@@ -89,6 +94,11 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.username
+
+    def clean(self) -> None:
+        """Refuse a name that differs from another's in capital letters alone."""
+        super().clean()
+        refuse_other_capitals(self, "username")
 
     @property
     def is_staff(self) -> bool:
