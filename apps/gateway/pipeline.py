@@ -59,6 +59,8 @@ from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
+from apps.orgs.identities import NotAdmitted
+from apps.orgs.jwks import KeysUnavailable
 from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.policy import Level
@@ -73,7 +75,7 @@ SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
 INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
-NOT_USABLE = "The API key is missing, unknown, expired or revoked."
+NOT_USABLE = "The API key or token is missing, unknown, expired or revoked."
 
 
 class Inbound(Protocol):
@@ -539,7 +541,9 @@ class Pipeline:
                 found = await self.configurations.find(key)
             except NoOrganization as error:
                 raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
-            except (DatabaseError, InterfaceError) as error:
+            except NotAdmitted as error:
+                raise Forbidden("FORBIDDEN", str(error)) from error
+            except (DatabaseError, InterfaceError, KeysUnavailable) as error:
                 raise Unavailable("Keys cannot be checked right now.") from error
             if found is None or _may_call(found[0]):
                 return found
