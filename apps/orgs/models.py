@@ -8,6 +8,7 @@ from django.contrib.auth.models import PermissionsMixin
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.audit.uuid7 import uuid7
@@ -271,3 +272,31 @@ class ProviderCredential(models.Model):
 
     def _context(self) -> str:
         return f"{self.organization_id}|provider_credential|secret|{self.id}"
+
+
+class IdempotencyKey(models.Model):
+    """A caller's ``Idempotency-Key`` with the answer that its request got, for a day; see `apps.orgs.rest.idempotency`.
+
+    The caller is a plain value: a row outlives nothing that is worth a cascade.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    caller = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64)
+    """The SHA-256 of the key."""
+    pepper_id = models.CharField(max_length=40)
+    fingerprint = models.CharField(max_length=64)
+    """A keyed digest of method, path and body: a body may hold a password."""
+    status = models.PositiveSmallIntegerField(default=0)
+    answer = models.TextField(blank=True)
+    """Empty: not kept, since a secret was in it."""
+    etag = models.CharField(max_length=80, blank=True)
+    object_id = models.UUIDField(null=True)
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["caller", "digest"], name="idempotency_key_of_a_caller")]
+
+    def __str__(self) -> str:
+        return str(self.id)

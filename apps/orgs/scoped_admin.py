@@ -4,7 +4,6 @@ Rows, permissions, foreign keys (offered and submitted), filters, inlines, autoc
 and deletions all go through `apps.orgs.scoping`. A system check refuses a page that is not built on these classes.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 
-from apps.audit.changes import Actor, record_change, state_of
+from apps.audit.changes import Actor, record_change, stamp_of, state_of
 from apps.audit.models import ChangeRecord
 from apps.orgs.models import Organization, User
 from apps.orgs.naming import HIDES, hides_something
@@ -59,7 +58,6 @@ MOST_CHOICES = 500
 MOST_HISTORY = 200
 STAMP = "as_opened"
 """The hidden field of a form that says what its row was when the form was opened."""
-_WITHOUT_DOING = frozenset({"last_login"})
 
 
 def user_of(request: HttpRequest) -> User:
@@ -97,12 +95,6 @@ def differences(record: ChangeRecord) -> list[tuple[str, str | None, str | None]
 def _written(value: Any) -> str | None:
     """Return a value of a change record as people read it: texts as they are, all else as the API writes it."""
     return value if value is None or isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def stamp_of(row: models.Model) -> str:
-    """Return a mark of all that people decide about a stored row, which differs once any of it has changed."""
-    state = {name: value for name, value in state_of(row).items() if name not in _WITHOUT_DOING}
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 F = TypeVar("F", bound=Callable[..., Any])

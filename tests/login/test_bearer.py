@@ -19,6 +19,8 @@ from tests.login.pool import KeyServer, access, payload, signed
 
 pytestmark = pytest.mark.usefixtures("pool")
 
+NOBODYS = "00000000-0000-4000-8000-000000000000"
+
 
 class Person:
     """Somebody in the user pool, with a place in a house."""
@@ -149,12 +151,12 @@ def test_a_superadmin_who_is_known_by_subject_needs_no_claims(house: House) -> N
     "claims",
     [
         {"custom:orgId": None},
-        {"custom:orgId": str(uuid4())},
+        {"custom:orgId": NOBODYS},
         {"custom:orgId": "not an id"},
         {"custom:userRole": None},
         {"custom:userRole": "owner"},
         {"custom:userRole": "Admin"},
-        {"custom:appId": str(uuid4())},
+        {"custom:appId": NOBODYS},
         {"custom:appId": "not an id"},
         {"email_verified": False},
         {"email": None},
@@ -184,7 +186,11 @@ def test_somebody_the_provider_knows_and_nobody_here_does_is_nobody(tmp_path: Pa
     assert statuses(tmp_path, token) == [401]
 
 
-@pytest.mark.parametrize("token", [signed(key="forger"), signed(payload(aud="another")), "a.b.c", "..", "x." * 9000])
+@pytest.mark.parametrize(
+    "token",
+    [signed(key="forger"), signed(payload(aud="another")), "a.b.c", "..", "x." * 9000],
+    ids=["another's key", "another audience", "letters", "dots", "too long"],
+)
 def test_a_forgery_is_a_401_at_every_door(tmp_path: Path, token: str) -> None:
     error_of(api(token).get("organizations"), 401, "UNAUTHENTICATED")
     assert statuses(tmp_path, token) == [401]
