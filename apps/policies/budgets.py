@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+from django.utils import timezone
+
 from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
 from apps.policies.engine.kinds import CostCap, Fit, Per
@@ -340,6 +342,19 @@ class Place:
     def part_start(self, now: datetime) -> datetime | None:
         """Return the start of the part of a rolling span that ``now`` lies in; ``None`` where the window is fixed."""
         return now - (now - BEGINNING) % (self.span / PARTS) if self.span else None
+
+
+def spent_now(budget: Budget) -> int:
+    """Return what a stored counter's window has spent, in nano-USD; of a rolling one, what its span holds now.
+
+    Reads the budget's ``parts``, which a list of budgets fetches beforehand.
+    """
+    if budget.span_hours is None:
+        return budget.spent_nano_usd
+    span = timedelta(hours=budget.span_hours)
+    since = timezone.now() - span - span / PARTS
+    used = sum(part.used_nano_usd for part in budget.parts.all() if part.starts_at > since)
+    return max(0, used - budget.reserved_nano_usd)
 
 
 def place_of(policy: Policy, cap: CostCap, now: datetime) -> Place:
