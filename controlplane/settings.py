@@ -158,7 +158,10 @@ CSRF_TRUSTED_ORIGINS: list[str] = [FRONT_END_URL] if FRONT_END_URL else []
 PASSWORD_LOGIN: bool = env.bool("PASSWORD_LOGIN", default=not PRODUCTION)
 SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_SECONDS: int = env.int("SESSION_SECONDS", default=43_200)
+SESSION_IDLE_SECONDS: int = env.int("SESSION_IDLE_SECONDS", default=3600)
+SESSION_RENEW_SECONDS: int = env.int("SESSION_RENEW_SECONDS", default=3600)
+SESSION_COOKIE_AGE = SESSION_SECONDS
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=PRODUCTION)
 SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
@@ -181,6 +184,15 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
     }
 }
+
+# --- The identity provider: a user pool of Cognito's. `apps.orgs.cognito` makes its addresses of these
+
+COGNITO_USER_POOL_ID: str = env.str("COGNITO_USER_POOL_ID", default="")
+COGNITO_CLIENT_ID: str = env.str("COGNITO_CLIENT_ID", default="")
+COGNITO_CLIENT_SECRET: str = env.str("COGNITO_CLIENT_SECRET", default="")
+COGNITO_DOMAIN: str = env.str("COGNITO_DOMAIN", default="")
+COGNITO_REDIRECT_URI: str = env.str("COGNITO_REDIRECT_URI", default="")
+AWS_ENDPOINT_URL: str = env.str("AWS_ENDPOINT_URL", default="")
 
 # --- The request's path: limits on what comes in and how long anything may take (bytes, seconds)
 

@@ -13,6 +13,8 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as hypothesis_settings
 
+from tests.services.server import keep_tables
+
 hypothesis_settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing here
 hypothesis_settings.load_profile("untimed")
 
@@ -23,6 +25,7 @@ def database(
 ) -> Iterator[None]:
     with django_db_blocker.unblock():
         created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        keep_tables()
         yield
         connections.close_all()
         _end_other_sessions()

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import torture
 from tests.services import plugin  # starts PostgreSQL and Redis, and sets the environment
+from tests.services.server import keep_tables
+
+LOG_LINES = 40
 
 
 def main(wanted: list[str]) -> int:
@@ -37,6 +40,7 @@ class DjangoDatabase:
 
         django.setup()
         self._created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        keep_tables()
 
     def __exit__(self, *error: object) -> None:
         from django.db import connections
@@ -49,17 +53,18 @@ def run(test: torture.LongTest) -> bool:
     started = time.monotonic()
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(test.seconds)
-    try:
-        with tempfile.TemporaryDirectory(prefix="lcp-torture-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lcp-torture-") as folder:
+        try:
             figures = test.run(Path(folder))
-    except Exception:  # noqa: BLE001 (one failure must not hide the others)
-        signal.alarm(0)
-        print(f"FAILED  {test.name}  {time.monotonic() - started:.1f} s", flush=True)
-        traceback.print_exc()
-        return False
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        except Exception:  # noqa: BLE001 (one failure must not hide the others)
+            signal.alarm(0)
+            print(f"FAILED  {test.name}  {time.monotonic() - started:.1f} s", flush=True)
+            traceback.print_exc()
+            print_logs(Path(folder))
+            return False
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
     said = "  ".join(f"{name} {value}" for name, value in figures.items())
     print(f"ok      {test.name}  {time.monotonic() - started:.1f} s  {said}", flush=True)
     return True
@@ -69,4 +74,11 @@ def give_up(*_: object) -> None:
     raise TimeoutError("The test did not end in its time.")
 
 
-sys.exit(main(sys.argv[1:]))
+def print_logs(folder: Path) -> None:
+    """Print the end of what each server said."""
+    for log in sorted(folder.rglob("*.log")):
+        print(f"--- {log.relative_to(folder)}", *log.read_text().splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

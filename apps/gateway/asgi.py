@@ -5,6 +5,7 @@ It takes the inference paths and hands every other request to the Django applica
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -40,26 +41,19 @@ class HttpRequest:
     async def body(self) -> bytes:
         """Read the body within its deadline and its size."""
         if self._body is None:
-            try:
-                async with asyncio.timeout(settings.BODY_DEADLINE_SECONDS):
-                    self._body = await self._read()
-            except TimeoutError as error:
-                raise InvalidRequest("The body did not come in time.", status=408) from error
+            check_length(self._length)
+            message = self._at_once()  # most bodies come with their headers, and need no deadline
+            if message is None or message.get("more_body"):
+                self._body = await self._read(message)
+            else:
+                self._body = self._piece(message, settings.MAX_BODY_BYTES)
         return self._body
 
     def gone(self) -> bool:
-        """Whether the client has left, to be asked when the body was read.
-
-        The server says so by a message. One step of receiving it tells whether it is there, and costs no task.
-        """
+        """Whether the client has left, to be asked when the body was read: the server says so by a message."""
         if not self.left:
-            waiting = self._receive().__await__()
-            try:
-                next(waiting)
-            except StopIteration as received:
-                self.left = received.value["type"] == "http.disconnect"
-            else:
-                waiting.close()
+            message = self._at_once()
+            self.left = message is not None and message["type"] == "http.disconnect"
         return self.left
 
     async def wait_until_gone(self) -> None:
@@ -68,20 +62,41 @@ class HttpRequest:
             pass
         self.left = True
 
-    async def _read(self) -> bytes:
-        check_length(self._length)
-        pieces, size = [], 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.left = True
-                raise InvalidRequest("The client left before the body's end.")
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > settings.MAX_BODY_BYTES:
-                raise too_large()
-            if not message.get("more_body"):
-                return b"".join(pieces)
+    def _at_once(self) -> Message | None:
+        """Return the server's next message if it is there. One step of receiving it tells, and costs no task."""
+        waiting = self._receive().__await__()
+        try:
+            next(waiting)
+        except StopIteration as received:
+            message: Message = received.value
+            return message
+        waiting.close()
+        return None
+
+    async def _read(self, message: Message | None) -> bytes:
+        """Read a body of which the first message is there, or none."""
+        pieces, room = [], settings.MAX_BODY_BYTES
+        try:
+            async with asyncio.timeout(settings.BODY_DEADLINE_SECONDS):
+                while True:
+                    message = message or await self._receive()
+                    pieces.append(self._piece(message, room))
+                    room -= len(pieces[-1])
+                    if not message.get("more_body"):
+                        return b"".join(pieces)
+                    message = None
+        except TimeoutError as error:
+            raise InvalidRequest("The body did not come in time.", status=408) from error
+
+    def _piece(self, message: Message, room: int) -> bytes:
+        """Return a message's part of the body, of ``room`` bytes at most."""
+        if message["type"] == "http.disconnect":
+            self.left = True
+            raise InvalidRequest("The client left before the body's end.")
+        piece: bytes = message.get("body", b"")
+        if len(piece) > room:
+            raise too_large()
+        return piece
 
 
 class InferenceDoor:
@@ -162,7 +177,12 @@ async def _relay(answer: Answer, stream: AnswerStream, send: Send) -> None:
 
 
 def _raw(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers]
+    return [(_raw_name(name), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+@lru_cache(maxsize=64)
+def _raw_name(name: str) -> bytes:
+    return name.lower().encode()
 
 
 def _route(method: str, path: str) -> tuple[str, ...] | None:

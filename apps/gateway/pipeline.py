@@ -59,6 +59,8 @@ from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
+from apps.orgs.identities import NotAdmitted
+from apps.orgs.jwks import KeysUnavailable
 from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.policy import Level
@@ -73,7 +75,7 @@ SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
 INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
-NOT_USABLE = "The API key is missing, unknown, expired or revoked."
+NOT_USABLE = "The API key or token is missing, unknown, expired or revoked."
 
 
 class Inbound(Protocol):
@@ -480,10 +482,11 @@ class Pipeline:
     async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
         judgement = exchange.judgement
         assert judgement is not None
-        usage, source = usage_of(exchange, reply.usage, answer_transcript(_messages(reply.body)))
-        inspection = inspect(reply.body.get("choices"), judgement.output_guard, "output")
+        choices = reply.body["choices"]
+        usage, source = usage_of(exchange, reply.usage, lambda: _choices_text(choices))
+        inspection = inspect(choices, judgement.output_guard, "output")
         exchange.output_findings = inspection.findings
-        response = answer_transcript(_messages({"choices": inspection.stored}))
+        response = _choices_text(inspection.stored)
         if inspection.blocked:
             exchange.refusal = inspection.blocked.reason
             outcome = _blocked_outcome(inspection.blocked, usage, source, response)
@@ -538,7 +541,9 @@ class Pipeline:
                 found = await self.configurations.find(key)
             except NoOrganization as error:
                 raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
-            except (DatabaseError, InterfaceError) as error:
+            except NotAdmitted as error:
+                raise Forbidden("FORBIDDEN", str(error)) from error
+            except (DatabaseError, InterfaceError, KeysUnavailable) as error:
                 raise Unavailable("Keys cannot be checked right now.") from error
             if found is None or _may_call(found[0]):
                 return found
@@ -652,8 +657,8 @@ async def _refused(candidate: Candidate, response: UpstreamResponse) -> Upstream
     return candidate.target.adapter.map_error(response.status, response.headers, body)
 
 
-def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
-    return [choice["message"] for choice in body["choices"]]
+def _choices_text(choices: Sequence[dict[str, Any]]) -> str:
+    return answer_transcript([choice["message"] for choice in choices])
 
 
 def _blocked_outcome(error: GatewayError, usage: Usage, source: str, response: str) -> Outcome:

@@ -40,6 +40,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 """Fields of OpenAI's that go on as they are. A wrong type is refused here, in the same words for every provider."""
 
 
+_ANY: tuple[tuple[type, ...], str] = ((), "")
+
+
 @dataclass(slots=True)
 class Prompt:
     """A chat completion request. ``body`` is what goes on to the provider, unknown fields and all."""
@@ -166,9 +169,9 @@ def _check_lists(body: Body) -> None:
 
 
 def _check_types(body: Body) -> None:
-    for name, (types, wanted) in _TYPES.items():
-        value = body.get(name)
-        if value is not None and type(value) not in types:
+    for name, value in body.items():
+        types, wanted = _TYPES.get(name, _ANY)
+        if value is not None and types and type(value) not in types:
             raise InvalidRequest(f"'{name}' must be {wanted}.", param=name)
     for number, tool in enumerate(body.get("tools") or ()):
         if not isinstance(tool.get("type"), _OPTIONAL_TEXT):

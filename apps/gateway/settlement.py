@@ -5,7 +5,7 @@ commit), `Settlement.interrupt` (this task must not wait for it), `Settlement.re
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from apps.audit.journal import Journal
@@ -89,11 +89,11 @@ class Settlement:
             self.later(self._rates.release(f"{exchange.id}{suffix}", limits, route.expected_tokens, used))
 
 
-def usage_of(exchange: Exchange, reported: Usage | None, produced: str) -> tuple[Usage, str]:
-    """Return what a call used and who says so: the provider, or our estimate from what it had produced."""
+def usage_of(exchange: Exchange, reported: Usage | None, produced: Callable[[], str]) -> tuple[Usage, str]:
+    """Return what a call used and who says so: the provider, or our estimate from the text it had ``produced``."""
     if reported is not None:
         return reported, "provider"
     candidate = exchange.served_by
     assert candidate is not None
     assert exchange.inspection is not None
-    return candidate.target.adapter.estimate(exchange.inspection.passed, produced), "estimate"
+    return candidate.target.adapter.estimate(exchange.inspection.passed, produced()), "estimate"

@@ -145,7 +145,7 @@ class AnswerStream:
         messages = self._assembly.messages()
         inspection = inspect(messages, self._guard, "output")
         self._exchange.output_findings = inspection.findings
-        usage, source = usage_of(self._exchange, self._assembly.usage, answer_transcript(messages))
+        usage, source = usage_of(self._exchange, self._assembly.usage, lambda: answer_transcript(messages))
         return Outcome(status, 200, code, message, usage, source, answer_transcript(inspection.stored))
 
 

@@ -73,7 +73,7 @@ class _Body(Protocol):
 class UpstreamResponse:
     """An answer whose headers have arrived. Read it once, whole or as events, and close it in any case.
 
-    ``headers`` have lower-case names.
+    ``headers`` are looked up by lower-case names.
     """
 
     def __init__(self, status: int, headers: Mapping[str, str], body: _Body, limits: Limits) -> None:
@@ -216,8 +216,8 @@ class Transport:
             raise RuntimeError("The transport is not started, or closed already.") from None
 
     def _received(self, response: aiohttp.ClientResponse) -> UpstreamResponse:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return UpstreamResponse(response.status, headers, _NetworkBody(response, self._timeouts.idle), self._limits)
+        body = _NetworkBody(response, self._timeouts.idle)
+        return UpstreamResponse(response.status, response.headers, body, self._limits)
 
     async def _simulate(self, request: UpstreamRequest, deadline: float) -> UpstreamResponse:
         if not self._simulated:

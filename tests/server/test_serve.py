@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.server import ROOT, ServerProcess, fresh_database
+from tests.services.server import ROOT, ServerProcess, empty_database, fresh_database
 
 BARE = {"REDIS_URL": None, "DATABASE_URL": None}
 
@@ -83,7 +83,7 @@ def test_a_second_run_keeps_all_data(tmp_path: Path) -> None:
 
 
 def test_it_runs_on_postgresql_and_redis_with_two_processes(tmp_path: Path, postgres_only: None) -> None:
-    server = ServerProcess(tmp_path, {"DATABASE_URL": fresh_database(), "WORKERS": "2"}).start()
+    server = ServerProcess(tmp_path, {"DATABASE_URL": empty_database(), "WORKERS": "2"}).start()
     try:
         assert all(chat(server).status_code == 200 for _ in range(6))
         assert len(audit(server)) == 6
@@ -132,7 +132,7 @@ def test_a_malformed_secret_is_one_clear_line_that_does_not_show_it(tmp_path: Pa
 
 
 def test_unapplied_migrations_in_production_are_one_clear_line(tmp_path: Path, postgres_only: None) -> None:
-    assert "migrate" in refusal(tmp_path, **PRODUCTION, DATABASE_URL=fresh_database())
+    assert "migrate" in refusal(tmp_path, **PRODUCTION, DATABASE_URL=empty_database())
 
 
 def test_the_simulated_provider_is_refused_in_production(tmp_path: Path, postgres_only: None) -> None:

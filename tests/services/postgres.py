@@ -38,10 +38,13 @@ def database_url(folder: Path, name: str) -> str:
     return f"postgres://postgres:@/{name}?host={quote(str(folder), safe='/')}"
 
 
-def create_database(server_url: str, name: str) -> str:
-    """Create a database on the server that ``server_url`` names; return its URL."""
+def create_database(server_url: str, name: str, template: str = "template1") -> str:
+    """Create a database on the server that ``server_url`` names; return its URL.
+
+    It is a copy of ``template``, to which nobody may be connected.
+    """
     with psycopg.connect(server_url.replace("postgres://", "postgresql://", 1), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     return with_name(server_url, name)
 
 

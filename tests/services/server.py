@@ -92,6 +92,30 @@ class ServerProcess:
             return False
 
 
+TABLES = "TEST_DATABASE_WITH_TABLES"
+"""The environment's name for a database that is copied rather than migrated: a copy takes a tenth of the time."""
+
+
+def keep_tables() -> None:
+    """Have `fresh_database` copy the database that the tests of this process are about to use, as it is now."""
+    from django.db import connection, connections
+
+    if connection.vendor == "postgresql":
+        name = str(connection.settings_dict["NAME"])
+        connections.close_all()
+        create_database(os.environ["DATABASE_URL"], f"tables_of_{name}", name)
+        os.environ[TABLES] = f"tables_of_{name}"
+
+
 def fresh_database() -> str:
-    """Create an empty database on the test run's server; return its URL."""
-    return create_database(os.environ["DATABASE_URL"], f"server_{uuid4().hex}")
+    """Create a database without rows on the test run's server; return its URL."""
+    return create_database(os.environ["DATABASE_URL"], _a_name(), os.environ.get(TABLES, "template1"))
+
+
+def empty_database() -> str:
+    """Create a database without tables on the test run's server; return its URL."""
+    return create_database(os.environ["DATABASE_URL"], _a_name())
+
+
+def _a_name() -> str:
+    return f"server_{uuid4().hex}"

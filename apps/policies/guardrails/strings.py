@@ -14,11 +14,10 @@ def strings_of(value: JSON) -> list[str]:
     strings: list[str] = []
     containers: list[Any] = [[value]]
     for container in containers:  # grows while it is walked
-        is_object = isinstance(container, dict)
-        for entry in container:
-            item = container[entry] if is_object else entry
-            if is_object:
-                strings.append(entry)
+        items = container
+        if isinstance(container, dict):
+            items = [part for entry in container.items() for part in entry]
+        for item in items:
             if isinstance(item, str):
                 strings.append(item)
             elif isinstance(item, (dict, list)):
