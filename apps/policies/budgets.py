@@ -5,7 +5,7 @@ requests touches is locked first, in the order of its id, so that two processes 
 a circle.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,6 +78,30 @@ class Counter:
     overrun: int
     alert_at: list[int] | None = None
     span_hours: int | None = None
+
+
+def counter_of(budget: Budget) -> Counter:
+    """Return the counter that a stored budget is, for whoever reckons and does not write."""
+    return Counter(
+        id=budget.pk,
+        organization_id=budget.organization_id,
+        limit=budget.limit_nano_usd,
+        reserved=budget.reserved_nano_usd,
+        spent=budget.spent_nano_usd,
+        overrun=budget.overrun_nano_usd,
+    )
+
+
+def counter_as_read(budget: UUID, organization_id: UUID | None, reading: Mapping[str, Any]) -> Counter:
+    """Return a counter as a record's reading of it shows it; see `Budgets.reserve`."""
+    return Counter(
+        id=budget,
+        organization_id=organization_id,
+        limit=reading["limit_nano_usd"],
+        reserved=reading["reserved_nano_usd"],
+        spent=reading["spent_nano_usd"],
+        overrun=0,
+    )
 
 
 @dataclass(slots=True)
