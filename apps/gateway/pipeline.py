@@ -241,11 +241,7 @@ class Pipeline:
         return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
 
     async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:
-        try:
-            await self._authenticate(exchange, inbound)
-        except Forbidden:  # a key of no organization is valid: its request's shape comes first
-            await self._parse(exchange, inbound)
-            raise
+        await self._authenticate(exchange, inbound)
         await self._parse(exchange, inbound)
         self._judge(exchange)
         await self._inspect(exchange)
@@ -255,6 +251,13 @@ class Pipeline:
         return await self._call(exchange, inbound)
 
     async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        try:
+            await self._identify(exchange, inbound)
+        except Forbidden:  # a key of no organization is valid: its request's shape comes first
+            await self._parse(exchange, inbound)
+            raise
+
+    async def _identify(self, exchange: Exchange, inbound: Inbound) -> None:
         found = await self._find_caller(_bearer(inbound.authorization))
         if found is None:
             metrics.unauthenticated()
@@ -539,11 +542,11 @@ class Pipeline:
 
     async def _authenticate_anew(self, exchange: Exchange, inbound: Inbound) -> None:
         """Authenticate for an answer that the journal does not check: by the configuration as the database has it."""
-        await self._authenticate(exchange, inbound)
+        await self._identify(exchange, inbound)
         assert exchange.configuration is not None
         if not await self._is_current(exchange.configuration):
             exchange.forget()
-            await self._authenticate(exchange, inbound)
+            await self._identify(exchange, inbound)
 
     def _usable_models(self, exchange: Exchange) -> list[str]:
         assert exchange.configuration is not None
