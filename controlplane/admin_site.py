@@ -122,6 +122,7 @@ _GROUPS = (
         (
             ("Policies", "policy", "policies.view_policy"),
             ("Budgets", "account_balance_wallet", "policies.view_budget"),
+            ("Budget alerts", "notifications", "policies.view_budgetalert"),
             ("Ledger", "receipt_long", "policies.view_ledgerentry"),
         ),
     ),

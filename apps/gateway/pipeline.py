@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -26,7 +26,6 @@ from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import Intent, StaleConfiguration
 from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
 from apps.gateway.errors import (
-    BudgetExceeded,
     Forbidden,
     GatewayError,
     GuardrailBlocked,
@@ -35,16 +34,17 @@ from apps.gateway.errors import (
     ModelNotFound,
     Overloaded,
     ProviderFailed,
-    RateLimited,
     Unauthenticated,
     Unavailable,
 )
 from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
-from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
+from apps.gateway.limits import SHADOW, shadow_reason
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
+from apps.gateway.refusals import over_budget, rate_limited
+from apps.gateway.rehearsal import peek_budgets, peek_limits
 from apps.gateway.routing import (
     Candidate,
     Environment,
@@ -63,10 +63,8 @@ from apps.orgs.identities import NotAdmitted
 from apps.orgs.jwks import KeysUnavailable
 from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
-from apps.policies.engine.policy import Level
 from apps.policies.engine.request import output_allowance, request_reasons
-from apps.policies.rates.base import RateStore, RatesUnavailable, allow, refuse
-from apps.policies.rehearsal import rehearse_claim
+from apps.policies.rates.base import RateStore, RatesUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +225,7 @@ class Pipeline:
             self._plan(exchange)
         except GatewayError as error:
             return [error]
-        refusals = (await self._peek_limits(exchange), await self._peek_budgets(exchange))
+        refusals = (await peek_limits(self.rates, exchange), await self._peek_budgets(exchange))
         return [refusal for refusal in refusals if refusal is not None]
 
     async def _with_current_configuration(self, exchange: Exchange, inbound: Inbound) -> Answer:
@@ -243,11 +241,7 @@ class Pipeline:
         return await self._fail(exchange, Unavailable("The configuration is changing too quickly. Try again."))
 
     async def _through(self, exchange: Exchange, inbound: Inbound) -> Answer:
-        try:
-            await self._authenticate(exchange, inbound)
-        except Forbidden:  # a key of no organization is valid: its request's shape comes first
-            await self._parse(exchange, inbound)
-            raise
+        await self._authenticate(exchange, inbound)
         await self._parse(exchange, inbound)
         self._judge(exchange)
         await self._inspect(exchange)
@@ -257,6 +251,13 @@ class Pipeline:
         return await self._call(exchange, inbound)
 
     async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        try:
+            await self._identify(exchange, inbound)
+        except Forbidden:  # a key of no organization is valid: its request's shape comes first
+            await self._parse(exchange, inbound)
+            raise
+
+    async def _identify(self, exchange: Exchange, inbound: Inbound) -> None:
         found = await self._find_caller(_bearer(inbound.authorization))
         if found is None:
             metrics.unauthenticated()
@@ -328,7 +329,7 @@ class Pipeline:
             exchange.verdict = verdict
             if not verdict.allowed:
                 assert verdict.refused_by is not None
-                raise _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
+                raise rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
         if judgement.limits.shadow:
             await self._take_shadow_limits(exchange, judgement, route.expected_tokens)
 
@@ -338,33 +339,10 @@ class Pipeline:
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
 
-    async def _peek_limits(self, exchange: Exchange) -> GatewayError | None:
-        """Read the rate limits as `_take_limits` would find them; return what it would raise."""
-        judgement, route = exchange.judgement, exchange.route
-        assert judgement is not None
-        assert route is not None
-        limits, tokens = judgement.limits.enforced, route.expected_tokens
-        try:
-            readings = await self.rates.peek((*limits, *judgement.limits.shadow), tokens)
-        except RatesUnavailable:
-            return Unavailable("Rate limits cannot be checked right now.")
-        enforced, shadow = readings[: len(limits)], readings[len(limits) :]
-        full = [reading.limit for reading in shadow if reading.refuses(tokens)]
-        exchange.shadow_reasons += [shadow_reason(limit, judgement.decision) for limit in full]
-        if not any(reading.refuses(tokens) for reading in enforced):
-            exchange.verdict = allow(readings)
-            return None
-        verdict = refuse(enforced, tokens)
-        exchange.verdict = replace(verdict, readings=readings)
-        return _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
-
     async def _peek_budgets(self, exchange: Exchange) -> GatewayError | None:
-        """Reckon with the budgets as `_open` would find them; return what it would raise."""
-        claim = self._intent(exchange).claim
-        result = await self.configurations.read(lambda: rehearse_claim(claim))
-        if isinstance(result, OverBudget):
-            return _over_budget(exchange, result)
-        exchange.budget_readings = result.readings
+        result = await peek_budgets(self.configurations, exchange, self._intent(exchange).claim)
+        if isinstance(result, GatewayError):
+            return result
         self._clamp(exchange, result)
         return None
 
@@ -387,7 +365,7 @@ class Pipeline:
         if isinstance(result, Exception):
             raise result
         if isinstance(result, OverBudget):
-            raise _over_budget(exchange, result)
+            raise over_budget(exchange, result)
         assert isinstance(result, Reserved)
         exchange.budget_readings = result.readings
         self._clamp(exchange, result)
@@ -564,11 +542,11 @@ class Pipeline:
 
     async def _authenticate_anew(self, exchange: Exchange, inbound: Inbound) -> None:
         """Authenticate for an answer that the journal does not check: by the configuration as the database has it."""
-        await self._authenticate(exchange, inbound)
+        await self._identify(exchange, inbound)
         assert exchange.configuration is not None
         if not await self._is_current(exchange.configuration):
             exchange.forget()
-            await self._authenticate(exchange, inbound)
+            await self._identify(exchange, inbound)
 
     def _usable_models(self, exchange: Exchange) -> list[str]:
         assert exchange.configuration is not None
@@ -614,35 +592,6 @@ def _bearer(values: Sequence[str]) -> str:
 
 def _may_call(caller: Caller) -> bool:
     return caller.usable and (caller.expires_at is None or caller.expires_at > datetime.now(UTC))
-
-
-def _rate_limited(exchange: Exchange, limit: Any, retry_after: float) -> RateLimited:
-    assert exchange.judgement is not None
-    message = refusal_message(limit, retry_after)
-    policy = next(p for p, _ in exchange.judgement.decision.rate_limits if str(p.id) == limit.policy_id)
-    exchange.refusal = Reason(RateLimited.code, message, policy)
-    wait = 3600.0 if math.isinf(retry_after) else retry_after
-    return RateLimited(message, details={"policy": limit.policy_name}, retry_after=wait)
-
-
-def _over_budget(exchange: Exchange, over: OverBudget) -> BudgetExceeded:
-    assert exchange.route is not None
-    exchange.budget_readings = over.readings
-    could_cost = usd_from_nano(exchange.route.worst.nano_usd)
-    said = f"Policy '{over.policy.name}' "
-    if over.policy.level is Level.PLATFORM:
-        said += f"does not leave enough for this request, which could cost {could_cost} USD."
-    else:
-        window = "in all" if over.cap.per.value == "total" else f"per {over.cap.per.value}"
-        if over.cap.span_hours is not None:
-            window = f"in any {over.cap.span_hours} hours"
-        left, limit = usd_from_nano(over.left_nano_usd), usd_from_nano(over.cap.limit_nano_usd)
-        said += f"allows {limit} USD {window}; {left} USD is left and this request could cost {could_cost} USD."
-    exchange.refusal = Reason(BudgetExceeded.code, said, over.policy)
-    wait = 3600.0
-    if over.resets_at is not None:
-        wait = max(1.0, (over.resets_at - exchange.timestamp).total_seconds())
-    return BudgetExceeded(said, details={"policy": over.policy.name}, retry_after=wait)
 
 
 def _another_may_answer(error: UpstreamError) -> bool:
