@@ -18,15 +18,14 @@ from tests.api.cast import Api
 from tests.login.flow import HOST, Visitor, query
 from tests.services.openid_provider import OpenIdProvider
 
+pytestmark = pytest.mark.xdist_group("login")  # one process, one provider
+
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[OpenIdProvider]:
-    running = OpenIdProvider()
-    running.start()
-    names = {**running.settings(), "STORAGES": PLAIN_STATIC, "STATIC_ROOT": settings.BASE_DIR / "static"}
+def provider(openid: OpenIdProvider) -> Iterator[OpenIdProvider]:
+    names = {**openid.settings(), "STORAGES": PLAIN_STATIC, "STATIC_ROOT": settings.BASE_DIR / "static"}
     with override_settings(**names):
-        yield running
-    running.stop()
+        yield openid
 
 
 @pytest.fixture

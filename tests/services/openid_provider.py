@@ -1,16 +1,20 @@
 """A real OpenID provider in the place of Cognito's hosted login: npm's `oidc-provider`, where Node.js is."""
 
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fasteners import InterProcessLock
 
 FOLDER = Path(__file__).parent / "openid"
 POOL = "eu-central-1_Login1234"
+OLDEST_NODE = 20
 CLIENT, SECRET = "client-of-the-login", "secret-of-the-login-client"
 
 
@@ -65,8 +69,12 @@ class OpenIdProvider:
 def _install() -> None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("needs Node.js and npm for a real OpenID provider")
-    if (FOLDER / "node_modules" / "oidc-provider").is_dir():
-        return
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    if subprocess.run(command, cwd=FOLDER, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs npm's oidc-provider, which could not be installed")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"needs Node.js {OLDEST_NODE} or newer for a real OpenID provider")
+    with InterProcessLock(Path(tempfile.gettempdir()) / f"lcp-openid-{os.getuid()}.lock"):
+        if (FOLDER / "node_modules" / ".package-lock.json").exists():  # what npm writes last
+            return
+        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        if subprocess.run(command, cwd=FOLDER, capture_output=True, check=False).returncode != 0:
+            pytest.skip("needs npm's oidc-provider, which could not be installed")

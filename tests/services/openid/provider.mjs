@@ -3,13 +3,16 @@
 import { createSign, generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 
-import Provider from 'oidc-provider';
+import Provider, { interactionPolicy } from 'oidc-provider';
 
 const { issuer, pool, client_id, client_secret } = JSON.parse(process.argv[2]);
 const CLAIMS = ['token_use', 'email', 'email_verified', 'name', 'custom:orgId', 'custom:appId', 'custom:userRole'];
 const accounts = new Map();
 const signing = { own: generateKeyPairSync('rsa', { modulusLength: 2048 }), foreign: generateKeyPairSync('rsa', { modulusLength: 2048 }) };
 const KID = 'provider-key';
+
+const policy = interactionPolicy.base();
+policy.get('consent').checks.remove('native_client_prompt'); // as Cognito, which asks nobody for consent
 
 const provider = new Provider(issuer, {
   clients: [{
@@ -26,7 +29,7 @@ const provider = new Provider(issuer, {
   conformIdTokenClaims: false,
   cookies: { keys: ['of-the-tests'] },
   features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: false } },
-  interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+  interactions: { policy, url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   findAccount: (ctx, id) => accounts.has(id) && {
     accountId: id,
     claims: () => ({ sub: id, token_use: 'id', ...accounts.get(id).claims }),
