@@ -92,10 +92,9 @@ _NAMES = (
 def _provider(
     pool_id: str, client_id: str, secret: str, domain: str, redirect_uri: str, endpoint: str
 ) -> IdentityProvider | None:
-    pool = _POOL_ID.fullmatch(pool_id)
-    if pool is None or not client_id:
+    region = region_of(pool_id)
+    if not region or not client_id:
         return None
-    region = pool.group(1)
     issuer = f"https://cognito-idp.{region}.amazonaws.com/{pool_id}"
     keys_base = f"{endpoint.rstrip('/')}/{pool_id}" if endpoint else issuer
     return IdentityProvider(
@@ -103,12 +102,18 @@ def _provider(
         keys_url=f"{keys_base}/.well-known/jwks.json",
         client_id=client_id,
         client_secret=secret,
-        login_base=_login_base(domain, region),
+        login_base=login_base(domain, region),
         redirect_uri=redirect_uri,
     )
 
 
-def _login_base(domain: str, region: str) -> str:
+def region_of(pool_id: str) -> str:
+    """Return the region that a pool's id begins with, ``""`` if it is no such id."""
+    pool = _POOL_ID.fullmatch(pool_id)
+    return pool.group(1) if pool else ""
+
+
+def login_base(domain: str, region: str) -> str:
     """Return the login pages' scheme and host: of a prefix of Cognito's, of a host, or of an address."""
     domain = domain.rstrip("/")
     if not domain or "://" in domain:

@@ -74,6 +74,12 @@ def find(text: str) -> ApiKey | None:
     return key_of(jwts.verify(text))
 
 
+def user_of_subject(claims: Claims) -> User | None:
+    """Return who a token's subject is here, whatever the claims say."""
+    identity = _identities(claims).first()
+    return identity.user if identity else None
+
+
 def place_of(claims: Claims) -> Place:
     """Return where an ID token's claims put its person. Raises `NotAdmitted`."""
     organization = Organization.objects.filter(pk=_id(claims.organization)).first()
