@@ -32,6 +32,8 @@ ROLE_CHOICES = [
     (Role.AUDITOR.value, "Auditor: sees everything, changes nothing"),
 ]
 GRACES = [("0", "At once"), ("3600", "In an hour"), ("86400", "In a day"), ("604800", "In a week")]
+MOST_OF_A_NAME = 90
+"""Characters of a username before its organization's."""
 _SECRET = re.compile(r"[\x21-\x7e]{1,4096}")  # goes into an HTTP header
 
 
@@ -185,10 +187,14 @@ class UserAddForm(ScopedForm):
             choices = choices.filter(pk__in=organizations_of(self.person, Action.ADD, "orgs.membership"))
             self.fields["organization"].required = self.fields["role"].required = True
         self.fields["organization"].queryset = choices  # type: ignore[attr-defined]  # a field with choices from rows
+        if not self.person.is_superuser:
+            self.fields["username"].max_length = MOST_OF_A_NAME  # type: ignore[attr-defined]  # a field of text
+            self.fields["username"].help_text = "The organization is added to it, as in jane@acme-1f0c2ab3."
 
     def clean(self) -> dict[str, Any]:
-        """Refuse half a membership and a weak password."""
+        """Refuse half a membership, a name that is taken and a weak password."""
         data = super().clean() or self.cleaned_data
+        self._clean_username(data)
         if bool(data.get("organization")) is not bool(data.get("role")):
             missing = "role" if data.get("organization") else "organization"
             if missing not in self.errors:
@@ -197,12 +203,16 @@ class UserAddForm(ScopedForm):
             self._check_password(data)
         return data
 
-    def clean_username(self) -> str:
-        """Refuse a name that differs from another's in capital letters alone."""
-        username: str = self.cleaned_data["username"]
-        if User.objects.filter(username__iexact=username).exists():
-            raise ValidationError("A user of this name already exists.")
-        return username
+    def _clean_username(self, data: dict[str, Any]) -> None:
+        """Add the organization to a name that its admin gives; refuse one that differs in capital letters alone."""
+        name, organization = data.get("username"), data.get("organization")
+        if not name or (not self.person.is_superuser and organization is None):
+            return
+        if not self.person.is_superuser:
+            assert organization is not None
+            name = data["username"] = organization.username_of(name)
+        if User.objects.filter(username__iexact=name).exists():
+            self.add_error("username", "A user of this name already exists.")
 
     def _check_password(self, data: dict[str, Any]) -> None:
         user = User(username=data.get("username", ""), email=data.get("email", ""))

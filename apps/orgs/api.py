@@ -323,7 +323,10 @@ def _check_password(password: str, user: User) -> None:
 
 @extend_schema(tags=["users"])
 class UserCollection(Collection[User]):
-    """People. An admin makes them as members of the own organization; all else about them is the superadmins'."""
+    """People. An admin makes them as members of the own organization, which is added to the username.
+
+    All else about them is the superadmins'.
+    """
 
     model = User
     serializer_class = UserSerializer
@@ -357,6 +360,8 @@ class UserCollection(Collection[User]):
         """Store a user, and the membership that comes along, with their records."""
         organization, role = values.pop("organization", None), values.pop("role", None)
         self.allow_user(organization, values)
+        if organization and not self.caller.is_superuser:
+            values["username"] = organization.username_of(values["username"])
         password = values.pop("password", None)
         user = User(**values)
         user.set_password(password)

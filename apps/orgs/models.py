@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.text import slugify
 
 from apps.audit.uuid7 import uuid7
 from apps.orgs import encryption
@@ -34,6 +35,14 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def username_of(self, name: str) -> str:
+        """Return the username of a person whom the organization's own admins name.
+
+        Usernames are unique on the platform. One that any organization could take would tell each who is at the others.
+        """
+        end = f"@{slugify(self.name)[:40]}-{self.pk.hex[:8]}"
+        return name if name.endswith(end) else f"{name}{end}"
 
 
 class ConfigVersion(models.Model):
