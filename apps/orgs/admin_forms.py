@@ -3,6 +3,7 @@
 import re
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from apps.gateway.addresses import check_address, locate
 from apps.gateway.providers.base import UpstreamError
+from apps.orgs.admins import LAST_ADMIN, loses_its_admins
 from apps.orgs.models import ApiKey, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import ScopedForm
@@ -20,11 +22,15 @@ from apps.orgs.scoping import organizations_of, role_in
 
 if TYPE_CHECKING:
     from django.forms import PasswordInput, Select, Textarea, URLInput
+
+    _InlineFormSet = forms.BaseInlineFormSet[Any, Any, Any]
 else:
     from unfold.widgets import UnfoldAdminPasswordWidget as PasswordInput
     from unfold.widgets import UnfoldAdminSelectWidget as Select
     from unfold.widgets import UnfoldAdminTextareaWidget as Textarea
     from unfold.widgets import UnfoldAdminURLInputWidget as URLInput
+
+    _InlineFormSet = forms.BaseInlineFormSet
 
 ROLE_CHOICES = [
     (Role.ADMIN.value, "Admin: manages applications, keys, policies and members"),
@@ -261,6 +267,24 @@ class MembershipForm(ScopedForm):
     class Meta:
         model = Membership
         fields = ["organization", "user", "role"]
+
+
+class MembershipFormSet(_InlineFormSet):
+    """The roles on a page, which leave every organization an admin; only a superadmin may end the last one."""
+
+    person: ClassVar[User]
+
+    def clean(self) -> None:
+        """Refuse to take the role of an organization's last admin."""
+        super().clean()
+        if self.person.is_superuser or any(self.errors):
+            return
+        ending: dict[UUID, list[UUID]] = {}
+        for form in self.initial_forms:
+            if form in self.deleted_forms or form.cleaned_data.get("role") != Role.ADMIN.value:
+                ending.setdefault(form.instance.organization_id, []).append(form.instance.pk)
+        if any(loses_its_admins(organization_id, ids) for organization_id, ids in ending.items()):
+            raise ValidationError(LAST_ADMIN)
 
 
 class CredentialForm(ScopedForm):

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from apps.audit.models import ChangeRecord
 from apps.orgs import keys
-from apps.orgs.models import Membership, User
+from apps.orgs.models import Application, Membership, User
 from tests.admin.cast import PASSWORD, Cast, address, errors, filled, unique
 
 NEW_PASSWORD = "quite another long one"
@@ -141,3 +141,26 @@ def test_no_page_shows_a_password_hash(onlookers: Cast) -> None:
     for page in ("change", "history", "set_password"):
         content = onlookers.browser("superadmin").get(address(user, page, user.pk)).content.decode()
         assert user.password not in content
+
+
+def test_the_last_admin_is_not_taken_in_passing_but_by_a_superadmin(cast: Cast) -> None:
+    organization, last = cast.home.organization, Membership.objects.get(user=cast.people["admin"])
+    url = address(organization, "change", organization.pk)
+    for browser, stays in (("admin", True), ("superadmin", False)):
+        client = cast.browser(browser)
+        forms = client.get(url).context["inline_admin_formsets"][0].formset.forms
+        prefix = next(form.prefix for form in forms if form.instance == last)
+        response = filled(client, url, **{f"{prefix}-role": "auditor"})
+        assert ("no admin any more" in response.content.decode()) is stays
+        last.refresh_from_db()
+        assert last.role == ("admin" if stays else "auditor")
+    (record,) = ChangeRecord.objects.filter(object_id=str(last.pk), action="change")
+    assert record.reason == f"No admin is left in {organization}."
+
+
+def test_the_page_of_a_person_leads_to_what_they_changed(cast: Cast) -> None:
+    client, admin = cast.browser("auditor"), cast.people["admin"]
+    filled(cast.browser("admin"), address(Application, "add"), name=(name := unique("app")))
+    page = client.get(address(admin, "changes", admin.pk), follow=True)
+    assert name in page.content.decode()
+    assert cast.browser("developer").get(address(admin, "changes", admin.pk)).status_code == 403

@@ -335,6 +335,7 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "revoke_key",
             "explain",
             "set_password",
+            "changes",
         )
     },
     "explain of a subject": _explain,
