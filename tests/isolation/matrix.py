@@ -343,6 +343,17 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
 """What is tried at each page of a model, by the end of its name."""
 
 
+ADMIN_PAGES_THAT_WRITE = (
+    PAGES.keys()
+    - {"changelist", "add", "object", "history", "new_key", "changes"}
+    - {
+        "explain",
+        "explain of a subject",
+    }
+)
+"""The pages of a row on which something is done to it."""
+
+
 def _inlines(model: Any) -> Iterable[Any]:
     return admin.site._registry[model].inlines
 
