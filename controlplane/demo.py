@@ -67,8 +67,8 @@ def _create() -> dict[str, Any]:
     users = [_create_user(organization, role) for role in Role]
     superadmin = User.objects.get(username=Role.SUPERADMIN.value)
     return {
-        "api_key": keys.issue(organization=organization, application=application, name="Demo key").text,
-        "admin_api_key": keys.issue(user=superadmin, name="Demo admin key").text,
+        "api_key": _issue(organization=organization, application=application, name="Demo key"),
+        "admin_api_key": _issue(user=superadmin, name="Demo admin key"),
         "organization": str(organization.id),
         "application": str(application.id),
         "users": users,
@@ -81,9 +81,17 @@ def _create_policies(organization: Organization) -> None:
         policy.full_clean()
         policy.save()
         record_change(_ACTOR, "create", policy, organization_id=organization.id, after=state_of(policy))
-    Price.objects.create(
+    price = Price.objects.create(
         provider="simulated", model="sim-*", input_nano_usd=nano_from_usd("1"), output_nano_usd=nano_from_usd("2")
     )
+    record_change(_ACTOR, "create", price, organization_id=None, after=state_of(price))
+
+
+def _issue(**owner: Any) -> str:
+    issued = keys.issue(**owner)
+    organization_id = issued.row.organization_id
+    record_change(_ACTOR, "create", issued.row, organization_id=organization_id, after=state_of(issued.row))
+    return issued.text
 
 
 def _create_user(organization: Organization, role: Role) -> dict[str, str]:
@@ -92,6 +100,7 @@ def _create_user(organization: Organization, role: Role) -> dict[str, str]:
         user = User.objects.create_superuser(role.value, password)
     else:
         user = User.objects.create_user(role.value, password)
-        Membership.objects.create(organization=organization, user=user, role=role.value)
+        membership = Membership.objects.create(organization=organization, user=user, role=role.value)
+        record_change(_ACTOR, "create", membership, organization_id=organization.id, after=state_of(membership))
     record_change(_ACTOR, "create", user, organization_id=organization.id, after=state_of(user))
     return {"username": role.value, "password": password, "role": role.value}

@@ -289,8 +289,8 @@ class ChangeRecordAdmin(ScopedAdmin):
 
     list_display = ["moment", "actor_name", "action", "changed", "object_name", "via", "address"]
     list_filter = [ObjectTypeFilter, DoorFilter, OrganizationFilter, ("timestamp", DayFilter)]
-    search_fields = ["actor_name", "object_name", "object_id", "reason"]
-    search_help_text = "Who, what, or an object's id"
+    search_fields = ["actor_name", "actor_id", "object_name", "object_id", "reason"]
+    search_help_text = "Who, what, or the id of a person or an object"
     sortable_by = ()
 
     def change_view(

@@ -25,6 +25,7 @@ from apps.orgs.admin_forms import (
     CredentialForm,
     KeyAddForm,
     MembershipForm,
+    MembershipFormSet,
     PasswordForm,
     ReasonForm,
     RotateForm,
@@ -33,8 +34,9 @@ from apps.orgs.admin_forms import (
     handles_personal_key,
     key_owners,
 )
+from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
-from apps.orgs.roles import Action
+from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
     GovernedAdmin,
     Question,
@@ -104,22 +106,44 @@ class KeyStateFilter(DropdownFilter):
         return queryset
 
 
-class MembersInline(ScopedInline):
-    """An organization's people."""
+class _MembershipInline(ScopedInline):
+    """Roles, of which an organization's last admin is not taken in passing."""
 
     model = Membership
     form = MembershipForm
+    formset = MembershipFormSet
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Return the formset's class, which knows the person."""
+        formset: Any = super().get_formset(request, obj, **kwargs)
+        formset.person = user_of(request)
+        return formset
+
+
+class _KeepsAdmins(ScopedAdmin):
+    """A page on which an organization can lose its last admin: the record of that says so."""
+
+    def consequence(self, before: models.Model, after: models.Model | None) -> str:
+        """Return that an organization has no admin any more, where that is so."""
+        if isinstance(before, Membership) and (after is None or getattr(after, "role", "") != Role.ADMIN.value):
+            return said_of([before.organization] if loses_its_admins(before.organization_id, [before.pk]) else [])
+        if isinstance(before, User) and (after is None or not getattr(after, "is_active", True)):
+            return said_of(only_admin_of(before) if before.is_active else [])
+        return super().consequence(before, after)
+
+
+class MembersInline(_MembershipInline):
+    """An organization's people."""
+
     fields = ["user", "role"]
     autocomplete_fields = ["user"]
     verbose_name = "member"
     verbose_name_plural = "members"
 
 
-class RolesInline(ScopedInline):
+class RolesInline(_MembershipInline):
     """A user's roles."""
 
-    model = Membership
-    form = MembershipForm
     readonly_fields = ("where",)
     verbose_name = "role in an organization"
     verbose_name_plural = "roles in organizations"
@@ -164,7 +188,7 @@ class KeysInline(ScopedInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(ScopedAdmin):
+class OrganizationAdmin(_KeepsAdmins):
     """Tenants."""
 
     change_form_after_template = "control_plane/organization_contents.html"
@@ -472,7 +496,7 @@ class ApiKeyAdmin(GovernedAdmin):
 
 
 @admin.register(User)
-class UserAdmin(GovernedAdmin):
+class UserAdmin(_KeepsAdmins, GovernedAdmin):
     """People and their roles."""
 
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
@@ -482,7 +506,7 @@ class UserAdmin(GovernedAdmin):
     readonly_fields = ["last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
-    actions_detail = ["set_password", "explain"]
+    actions_detail = ["set_password", "changes", "explain"]
     governed_as = "user"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
@@ -536,6 +560,16 @@ class UserAdmin(GovernedAdmin):
         if not change and form.cleaned_data["organization"]:
             data = form.cleaned_data
             self.store(request, Membership(user=obj, organization=data["organization"], role=data["role"]), Action.ADD)
+
+    def has_changes_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may see change records."""
+        return may(user_of(request), Action.VIEW, "audit.changerecord")
+
+    @detail_action("What they changed", permission="changes", icon="history")
+    def changes(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to the records of what the user changed."""
+        user = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(f"{_page('audit.changerecord', 'changelist')}?q={user.pk}")
 
     def has_set_password_permission(self, request: HttpRequest, object_id: str) -> bool:
         """Whether the person may set the user's password: a superadmin, since the user may be elsewhere, too."""

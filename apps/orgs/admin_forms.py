@@ -3,6 +3,7 @@
 import re
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from apps.gateway.addresses import check_address, locate
 from apps.gateway.providers.base import UpstreamError
+from apps.orgs.admins import LAST_ADMIN, loses_its_admins
 from apps.orgs.models import ApiKey, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import ScopedForm
@@ -20,11 +22,15 @@ from apps.orgs.scoping import organizations_of, role_in
 
 if TYPE_CHECKING:
     from django.forms import PasswordInput, Select, Textarea, URLInput
+
+    _InlineFormSet = forms.BaseInlineFormSet[Any, Any, Any]
 else:
     from unfold.widgets import UnfoldAdminPasswordWidget as PasswordInput
     from unfold.widgets import UnfoldAdminSelectWidget as Select
     from unfold.widgets import UnfoldAdminTextareaWidget as Textarea
     from unfold.widgets import UnfoldAdminURLInputWidget as URLInput
+
+    _InlineFormSet = forms.BaseInlineFormSet
 
 ROLE_CHOICES = [
     (Role.ADMIN.value, "Admin: manages applications, keys, policies and members"),
@@ -32,6 +38,8 @@ ROLE_CHOICES = [
     (Role.AUDITOR.value, "Auditor: sees everything, changes nothing"),
 ]
 GRACES = [("0", "At once"), ("3600", "In an hour"), ("86400", "In a day"), ("604800", "In a week")]
+MOST_OF_A_NAME = 90
+"""Characters of a username before its organization's."""
 _SECRET = re.compile(r"[\x21-\x7e]{1,4096}")  # goes into an HTTP header
 
 
@@ -169,10 +177,14 @@ class UserAddForm(ScopedForm):
             choices = choices.filter(pk__in=organizations_of(self.person, Action.ADD, "orgs.membership"))
             self.fields["organization"].required = self.fields["role"].required = True
         self.fields["organization"].queryset = choices  # type: ignore[attr-defined]  # a field with choices from rows
+        if not self.person.is_superuser:
+            self.fields["username"].max_length = MOST_OF_A_NAME  # type: ignore[attr-defined]  # a field of text
+            self.fields["username"].help_text = "The organization is added to it, as in jane@acme-1f0c2ab3."
 
     def clean(self) -> dict[str, Any]:
-        """Refuse half a membership and a weak password."""
+        """Refuse half a membership, a name that is taken and a weak password."""
         data = super().clean() or self.cleaned_data
+        self._clean_username(data)
         if bool(data.get("organization")) is not bool(data.get("role")):
             missing = "role" if data.get("organization") else "organization"
             if missing not in self.errors:
@@ -180,6 +192,12 @@ class UserAddForm(ScopedForm):
         if data.get("password"):
             self._check_password(data)
         return data
+
+    def _clean_username(self, data: dict[str, Any]) -> None:
+        """Add the organization to a name that its admin gives."""
+        name, organization = data.get("username"), data.get("organization")
+        if name and organization is not None and not self.person.is_superuser:
+            data["username"] = organization.username_of(name)
 
     def _check_password(self, data: dict[str, Any]) -> None:
         user = User(username=data.get("username", ""), email=data.get("email", ""))
@@ -228,6 +246,24 @@ class MembershipForm(ScopedForm):
     class Meta:
         model = Membership
         fields = ["organization", "user", "role"]
+
+
+class MembershipFormSet(_InlineFormSet):
+    """The roles on a page, which leave every organization an admin; only a superadmin may end the last one."""
+
+    person: ClassVar[User]
+
+    def clean(self) -> None:
+        """Refuse to take the role of an organization's last admin."""
+        super().clean()
+        if self.person.is_superuser or any(self.errors):
+            return
+        ending: dict[UUID, list[UUID]] = {}
+        for form in self.initial_forms:
+            if form in self.deleted_forms or form.cleaned_data.get("role") != Role.ADMIN.value:
+                ending.setdefault(form.instance.organization_id, []).append(form.instance.pk)
+        if any(loses_its_admins(organization_id, ids) for organization_id, ids in ending.items()):
+            raise ValidationError(LAST_ADMIN)
 
 
 class CredentialForm(ScopedForm):

@@ -21,8 +21,9 @@ from apps.audit.changes import record_change, state_of
 from apps.gateway.addresses import check_address, locate
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs import keys
+from apps.orgs.admins import LAST_ADMIN, loses_its_admins, only_admin_of, said_of
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
-from apps.orgs.rest.errors import model_rules
+from apps.orgs.rest.errors import Conflict, model_rules
 from apps.orgs.rest.fields import Choice, Flag, ObjectSerializer, Reference, Text, Whole
 from apps.orgs.rest.filters import Filter, as_flag, as_text, choice
 from apps.orgs.rest.idempotency import once
@@ -327,7 +328,10 @@ def _check_password(password: str, user: User) -> None:
 
 @extend_schema(tags=["users"])
 class UserCollection(Collection[User]):
-    """People. An admin makes them as members of the own organization; all else about them is the superadmins'."""
+    """People. An admin makes them as members of the own organization, which is added to the username.
+
+    All else about them is the superadmins'.
+    """
 
     model = User
     serializer_class = UserSerializer
@@ -361,6 +365,8 @@ class UserCollection(Collection[User]):
         """Store a user, and the membership that comes along, with their records."""
         organization, role = values.pop("organization", None), values.pop("role", None)
         self.allow_user(organization, values)
+        if organization and not self.caller.is_superuser:
+            values["username"] = organization.username_of(values["username"])
         password = values.pop("password", None)
         user = User(**values)
         user.set_password(password)
@@ -386,13 +392,27 @@ class UserCollection(Collection[User]):
         """Store a changed user with the record."""
         before = state_of(row)
         password = values.pop("password", None)
+        self.check_self(row, values)
+        ends = row.is_active and not values.get("is_active", True)
+        reason = said_of(only_admin_of(row)) if ends else ""
         if values.get("is_superuser") and not row.is_superuser:
             self.check_promotion(row)
         for name, value in values.items():
             setattr(row, name, value)
         if password:
             row.set_password(password)
-        self.save(row, before=before, hidden=("password",) if password else ())
+        self.save(row, before=before, hidden=("password",) if password else (), reason=reason)
+
+    def remove(self, row: User, reason: str = "") -> None:
+        """Delete a user with the record."""
+        self.check_self(row, {"is_active": False})
+        super().remove(row, said_of(only_admin_of(row)))
+
+    def check_self(self, row: User, values: dict[str, Any]) -> None:
+        """Refuse to lock oneself out: nobody may be left who could undo it."""
+        for name in ("is_active", "is_superuser"):
+            if row == self.caller and not values.get(name, True):
+                raise ValidationError({self.names.get(name, name): "You cannot take this from yourself."})
 
     def check_promotion(self, user: User) -> None:
         """Refuse to make a superadmin of a user whose keys an organization's admin may have issued, and so knows."""
@@ -424,6 +444,30 @@ class MembershipCollection(Collection[Membership]):
         "user": Filter("user_id"),
         "role": choice("role", *MEMBER_ROLES),
     }
+
+    def apply(self, row: Membership, values: dict[str, Any]) -> None:
+        """Change a role with its record."""
+        before, reason = state_of(row), ""
+        if values.get("role", row.role) != Role.ADMIN.value:
+            reason = self.ends_an_admin(row)
+        for name, value in values.items():
+            setattr(row, name, value)
+        self.save(row, before=before, reason=reason)
+
+    def remove(self, row: Membership, reason: str = "") -> None:
+        """End a membership with its record."""
+        super().remove(row, self.ends_an_admin(row))
+
+    def ends_an_admin(self, row: Membership) -> str:
+        """Return what the record says if the organization has no admin then.
+
+        Raises `Conflict` unless it is a superadmin's to do that.
+        """
+        if not loses_its_admins(row.organization_id, [row.pk]):
+            return ""
+        if not self.caller.is_superuser:
+            raise Conflict(LAST_ADMIN)
+        return said_of([row.organization])
 
 
 class CredentialSerializer(ObjectSerializer[ProviderCredential]):

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.text import slugify
 
 from apps.audit.uuid7 import uuid7
 from apps.orgs import encryption
@@ -40,6 +41,14 @@ class Organization(models.Model):
     def clean(self) -> None:
         """Refuse a name that differs from another's in capital letters alone."""
         refuse_other_capitals(self, "name")
+
+    def username_of(self, name: str) -> str:
+        """Return the username of a person whom the organization's own admins name.
+
+        Usernames are unique on the platform. One that any organization could take would tell each who is at the others.
+        """
+        end = f"@{slugify(self.name)[:40]}-{self.pk.hex[:8]}"
+        return name if name.endswith(end) else f"{name}{end}"
 
 
 class ConfigVersion(models.Model):

@@ -47,6 +47,35 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
 }
 
 
+# What no cell of the table can say, by "app.model": each sentence has its test in `tests/roles`.
+BEYOND: dict[str, str] = {
+    "orgs.organization": "Only a superadmin names, suspends and reinstates one.",
+    "orgs.apikey": "A person's key is its owner's to see, make, rotate and revoke; a member's is an admin's as well.",
+    "orgs.user": "An admin makes people, as members of the own organization.",
+    "orgs.membership": "The last admin of an organization stays, unless a superadmin ends it; the record says so.",
+    "policies.policy": "The platform's are a superadmin's.",
+    "orgs.providercredential": "The platform's are a superadmin's; a secret is shown to nobody.",
+    "gateway.modelroute": "The platform's are a superadmin's.",
+}
+
+
+def as_table() -> str:
+    """Return who may do what as a table in Markdown: the documentation's, which a test holds to this."""
+    members = [role for role in Role if role is not Role.SUPERADMIN]
+    head = "| What | " + " | ".join(role.capitalize() for role in members) + " | Besides |"
+    rows = [
+        f"| `{label}` | "
+        + " | ".join(_in_words(of_roles[role]) for role in members)
+        + f" | {BEYOND.get(label, '')} |".replace("  ", " ")
+        for label, of_roles in PERMISSIONS.items()
+    ]
+    return "\n".join([head, "|---" * (len(members) + 2) + "|", *rows])
+
+
+def _in_words(actions: frozenset[Action]) -> str:
+    return ", ".join(action.value for action in Action if action in actions) or "nothing"
+
+
 def allows(role: Role, action: Action, model_label: str) -> bool:
     """Whether ``role`` may do ``action`` to objects of ``model_label`` ("app.model") in its own organization."""
     if role is Role.SUPERADMIN:

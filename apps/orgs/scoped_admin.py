@@ -401,11 +401,21 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         self.refuse_out_of_reach(request, row, before, action)
         if before is not None and state_of(before) == state_of(row) and not hidden:
             return
+        reason = self.consequence(before, row) if before else ""
         row.save()
         after = state_of(row) | (dict.fromkeys(hidden, "(set anew)") if before else {})
         self.record(
-            request, "change" if before else "create", row, before=state_of(before) if before else None, after=after
+            request,
+            "change" if before else "create",
+            row,
+            before=state_of(before) if before else None,
+            after=after,
+            reason=reason,
         )
+
+    def consequence(self, before: models.Model, after: models.Model | None) -> str:
+        """Return what the record of a change, or with ``None`` of a deletion, has to say beyond the columns."""
+        return ""
 
     def refuse_out_of_reach(
         self, request: HttpRequest, row: models.Model, before: models.Model | None, action: Action
@@ -445,7 +455,7 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         if not request.user.has_perm(f"{row._meta.app_label}.delete_{row._meta.model_name}", row):
             raise PermissionDenied
         for other in _deleted_with([row]):
-            reason = "" if other == row else f"Deleted with {row._meta.verbose_name} {row}."
+            reason = self.consequence(row, None) if other == row else f"Deleted with {row._meta.verbose_name} {row}."
             self.record(request, "delete", other, before=state_of(other), reason=reason)
         row.delete()
 

@@ -12,7 +12,7 @@ from apps.orgs.models import ApiKey
 from apps.policies.models import Policy
 
 
-def rotate(key: ApiKey, actor: Actor, grace: timedelta) -> keys.IssuedKey:
+def rotate(key: ApiKey, actor: Actor, grace: timedelta, reason: str = "") -> keys.IssuedKey:
     """Issue a successor with the same owner, name and expiry; revoke the old key, or let it expire after ``grace``.
 
     Everything is recorded in the same transaction. Raises `ValidationError` for a key that is not active, and for a
@@ -38,7 +38,7 @@ def rotate(key: ApiKey, actor: Actor, grace: timedelta) -> keys.IssuedKey:
         )
         for policy in policies:
             _move(policy, issued.row, actor)
-        _end(key, actor, grace)
+        _end(key, actor, grace, reason)
     return issued
 
 
@@ -64,7 +64,7 @@ def _move(policy: Policy, successor: ApiKey, actor: Actor) -> None:
     )
 
 
-def _end(key: ApiKey, actor: Actor, grace: timedelta) -> None:
+def _end(key: ApiKey, actor: Actor, grace: timedelta, reason: str) -> None:
     before = state_of(key)
     if grace:
         moment = timezone.now() + grace
@@ -72,4 +72,5 @@ def _end(key: ApiKey, actor: Actor, grace: timedelta) -> None:
         key.save(update_fields=["expires_at"])
     else:
         key.revoke()
-    record_change(actor, "rotate", key, organization_id=key.organization_id, before=before, after=state_of(key))
+    after, owner = state_of(key), key.organization_id
+    record_change(actor, "rotate", key, organization_id=owner, before=before, after=after, reason=reason)

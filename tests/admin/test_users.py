@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from apps.audit.models import ChangeRecord
 from apps.orgs import keys
-from apps.orgs.models import Membership, User
+from apps.orgs.models import Application, Membership, User
 from tests.admin.cast import PASSWORD, Cast, address, errors, filled, unique
 
 NEW_PASSWORD = "quite another long one"
@@ -34,7 +34,7 @@ def test_an_organizations_admin_makes_members_of_their_own_organization_alone(ca
     name, client = unique("user"), cast.browser("admin")
     form = {"username": name, "organization": str(cast.home.organization.pk), "role": "developer"}
     assert new_user(client, **form).status_code == 302
-    user = User.objects.get(username=name)
+    user = User.objects.get(username=cast.home.organization.username_of(name))
     assert not user.has_usable_password()
     assert list(user.roles()) == [cast.home.organization.pk]
     elsewhere = form | {"username": unique("user"), "organization": str(cast.foreign.organization.pk)}
@@ -47,7 +47,7 @@ def test_an_organizations_admin_cannot_make_a_superadmin(cast: Cast, stolen: dic
     name = unique("user")
     form = {"username": name, "organization": str(cast.home.organization.pk), "role": "developer"}
     new_user(cast.browser("admin"), **(form | stolen))
-    assert not User.objects.filter(username=name, is_superuser=True).exists()
+    assert not User.objects.filter(username__startswith=name, is_superuser=True).exists()
 
 
 def test_an_organizations_admin_changes_no_users_own_columns(cast: Cast) -> None:
@@ -141,3 +141,26 @@ def test_no_page_shows_a_password_hash(onlookers: Cast) -> None:
     for page in ("change", "history", "set_password"):
         content = onlookers.browser("superadmin").get(address(user, page, user.pk)).content.decode()
         assert user.password not in content
+
+
+def test_the_last_admin_is_not_taken_in_passing_but_by_a_superadmin(cast: Cast) -> None:
+    organization, last = cast.home.organization, Membership.objects.get(user=cast.people["admin"])
+    url = address(organization, "change", organization.pk)
+    for browser, stays in (("admin", True), ("superadmin", False)):
+        client = cast.browser(browser)
+        forms = client.get(url).context["inline_admin_formsets"][0].formset.forms
+        prefix = next(form.prefix for form in forms if form.instance == last)
+        response = filled(client, url, **{f"{prefix}-role": "auditor"})
+        assert ("no admin any more" in response.content.decode()) is stays
+        last.refresh_from_db()
+        assert last.role == ("admin" if stays else "auditor")
+    (record,) = ChangeRecord.objects.filter(object_id=str(last.pk), action="change")
+    assert record.reason == f"No admin is left in {organization}."
+
+
+def test_the_page_of_a_person_leads_to_what_they_changed(cast: Cast) -> None:
+    client, admin = cast.browser("auditor"), cast.people["admin"]
+    filled(cast.browser("admin"), address(Application, "add"), name=(name := unique("app")))
+    page = client.get(address(admin, "changes", admin.pk), follow=True)
+    assert name in page.content.decode()
+    assert cast.browser("developer").get(address(admin, "changes", admin.pk)).status_code == 403

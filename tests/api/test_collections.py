@@ -75,31 +75,6 @@ def test_a_refused_change_leaves_no_record(cast: Cast, sample: Sample) -> None:
     assert ChangeRecord.objects.filter(object_id=made["id"]).count() == before
 
 
-@each_of_an_organization
-def test_an_outsider_finds_no_more_than_for_an_id_of_nothing(cast: Cast, sample: Sample) -> None:
-    made = cast.by_role(sample.editor).made(sample.path, sample.body(cast))
-    for method, body in [("GET", None), ("PUT", sample.change), ("PATCH", sample.change), ("DELETE", None)]:
-        theirs = cast.outsider.call(method, f"{sample.path}/{made['id']}", body)
-        nothing = cast.outsider.call(method, f"{sample.path}/{NOBODYS_ID}", body)
-        assert theirs.status_code == nothing.status_code == 404
-        assert theirs.json() == nothing.json()
-    listed = cast.outsider.get(sample.path, limit=200).json()["results"]
-    assert made["id"] not in {one["id"] for one in listed}
-    assert cast.outsider.get(sample.path, organization=str(cast.organization.id)).json()["results"] == []
-
-
-@each_of_an_organization
-def test_an_outsider_cannot_name_the_organization_in_a_new_object(cast: Cast, sample: Sample) -> None:
-    theirs = cast.outsider.post(sample.path, sample.body(cast))
-    nothing = cast.outsider.post(
-        sample.path,
-        {name: NOBODYS_ID if _is_id(value) else value for name, value in sample.body(cast).items()},
-    )
-    error = error_of(theirs, 400, "INVALID_REQUEST")
-    assert error["message"] == "Unknown id."
-    assert theirs.json() == nothing.json()
-
-
 def _is_id(value: object) -> bool:
     try:
         UUID(str(value))

@@ -197,25 +197,26 @@ class Collection(Listing[M]):
             setattr(row, name, value)
         self.save(row, before=before)
 
-    def remove(self, row: M) -> None:
+    def remove(self, row: M, reason: str = "") -> None:
         """Delete the object with its record, which counts what went with it."""
         before, organization_id, pk = state_of(row), organization_of(row), row.pk
         _, counts = row.delete()
         row.pk = pk
         others = [f"{number} {label}" for label, number in sorted(counts.items()) if label != row._meta.label]
-        reason = f"With it: {', '.join(others)}." if others else ""
+        reason = " ".join(filter(None, [reason, f"With it: {', '.join(others)}." if others else ""]))
         record_change(self.actor, "delete", row, organization_id=organization_id, before=before, reason=reason)
 
     # --- The parts that these are made of
 
-    def save(self, row: M, *, before: dict[str, Any] | None, hidden: tuple[str, ...] = ()) -> None:
+    def save(self, row: M, *, before: dict[str, Any] | None, hidden: tuple[str, ...] = (), reason: str = "") -> None:
         """Check and store a row with its record. ``hidden``: columns of secrets that have been set anew."""
         with model_rules(self.names, self.unique):
             row.full_clean()
         row.save()
         action = "create" if before is None else "change"
         after = state_of(row) | (dict.fromkeys(hidden, "(set anew)") if before else {})
-        record_change(self.actor, action, row, organization_id=organization_of(row), before=before, after=after)
+        owner = organization_of(row)
+        record_change(self.actor, action, row, organization_id=owner, before=before, after=after, reason=reason)
 
     def row_for(self, action: Action, id_text: str) -> M:
         """Return an object, locked for a change.
