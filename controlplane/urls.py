@@ -5,7 +5,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from apps.gateway.views import ChatCompletions, Models
-from apps.orgs.rest import openapi
+from apps.orgs.rest import openapi, reference
 from controlplane import health
 
 handler400 = "controlplane.error_pages.bad_request"
@@ -20,4 +20,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("v1/admin/", include("controlplane.api_urls")),
     path("v1/openapi.json", openapi.document),
+    path("v1/docs", reference.page),
 ]
