@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 else:
     from csp.middleware import CSPMiddleware as _PolicyMiddleware
 
-API, ADMIN = "/v1/", "/admin/"
+API = "/v1/"
+THEMED = ("/admin/", "/oauth2/")
+"""Where pages in the admin's theme are: its own, and those of a login that the provider sent back."""
 PERMISSIONS = ", ".join(
     f"{feature}=()"
     for feature in (
@@ -42,14 +44,14 @@ PERMISSIONS = ", ".join(
 class PagePolicyMiddleware(_PolicyMiddleware):
     """Sends the Content-Security-Policy of the settings and the Permissions-Policy.
 
-    The admin's pages may besides use ``eval``: the theme's Alpine.js turns its attributes into functions. Scripts come
-    from this server alone there too, and no page writes what a person typed into such an attribute.
+    Pages in the admin's theme may use ``eval`` too: its Alpine.js turns attributes into functions. Scripts come from
+    this server alone there too, and no page writes what a person typed into such an attribute.
     """
 
     def get_policy_parts(self, request: Any, response: Any, report_only: bool = False) -> Any:
         """Return the policy, with what the admin's pages need besides."""
         parts = super().get_policy_parts(request, response, report_only)
-        if request.path.startswith(ADMIN):
+        if request.path.startswith(THEMED):
             parts.update = {**(parts.update or {}), "script-src": ["'unsafe-eval'"]}
         return parts
 

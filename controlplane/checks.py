@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from apps.orgs.cognito import problem_of_settings
 from apps.orgs.scoped_admin import ScopedAdmin, ScopedInline
 
 
@@ -28,6 +29,13 @@ def simulated_provider_is_for_development(**_: Any) -> list[CheckMessage]:
             id="controlplane.E004",
         )
     ]
+
+
+@register(Tags.security)
+def identity_provider_is_whole(**_: Any) -> list[CheckMessage]:
+    """Report an identity provider of which half is set: nobody could log in, or no token would be read."""
+    problem = problem_of_settings()
+    return [Error(problem, id="controlplane.E005")] if problem else []
 
 
 def _page_errors(page: Any) -> Iterator[Error]:

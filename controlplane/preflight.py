@@ -6,13 +6,15 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from controlplane.checks import simulated_provider_is_for_development
+from controlplane.checks import identity_provider_is_whole, simulated_provider_is_for_development
 
 _NEEDED_IN_PRODUCTION = ("SECRET_KEY", "KEY_PEPPERS", "ENCRYPTION_KEYS", "ALLOWED_HOSTS")
 
 
 def check_settings() -> None:
-    """Raise `CommandError` for what production cannot do without."""
+    """Raise `CommandError` for what is half set, and for what production cannot do without."""
+    for problem in identity_provider_is_whole():
+        raise CommandError(problem.msg)
     if not settings.PRODUCTION:
         return
     missing = [name for name in _NEEDED_IN_PRODUCTION if not getattr(settings, name)]

@@ -15,7 +15,7 @@ from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Role
-from apps.policies.models import Budget, LedgerEntry, Policy
+from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Policy
 
 PASSWORD = "a long enough one"
 ROLES = ("superadmin", "admin", "developer", "auditor")
@@ -38,6 +38,7 @@ class House:
     record: RequestRecord
     budget: Budget
     entry: LedgerEntry
+    alert: BudgetAlert
 
     @property
     def rows(self) -> list[Any]:
@@ -52,6 +53,7 @@ class House:
             self.record,
             self.budget,
             self.entry,
+            self.alert,
         ]
 
 
@@ -115,6 +117,15 @@ def build_house(name: str) -> House:
         request_id=record.pk,
         amount_nano_usd=10**9,
     )
+    alert = BudgetAlert.objects.create(
+        timestamp=timezone.now(),
+        budget=budget,
+        organization_id=organization.pk,
+        window_start=timezone.now(),
+        percent=20,
+        spent_nano_usd=10**9,
+        limit_nano_usd=5 * 10**9,
+    )
     record_change(
         Actor(None, f"actor {marker}", "command"),
         "change",
@@ -136,6 +147,7 @@ def build_house(name: str) -> House:
         record,
         budget,
         entry,
+        alert,
     )
 
 

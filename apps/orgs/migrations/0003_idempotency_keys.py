@@ -8,7 +8,7 @@ import apps.audit.uuid7
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orgs", "0001_initial"),
+        ("orgs", "0002_identities"),
     ]
 
     operations = [
