@@ -45,6 +45,10 @@ class ControlPlaneSite(_AdminSite):
         """Return the site's addresses, without the one that looks up any object of any organization by its id."""
         return [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
 
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Return what every page shows. The colours come from our stylesheet: the theme would write a style element."""
+        return {**super().each_context(request), "colors": {}}
+
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the front page: what happened lately within the person's reach, and what to do next."""
         from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
@@ -129,6 +133,11 @@ def way_back(request: HttpRequest, provider: IdentityProvider) -> str:
 def logo(_request: HttpRequest) -> str:
     """Return the address of the logo."""
     return static("control_plane/logo.svg")
+
+
+def theme(_request: HttpRequest) -> str:
+    """Return the address of the theme's colours."""
+    return static("control_plane/theme.css")
 
 
 def stylesheet(_request: HttpRequest) -> str:

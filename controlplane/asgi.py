@@ -14,12 +14,14 @@ from django.conf import settings  # noqa: E402 (these need Django to be set up)
 from apps.audit import wires  # noqa: E402
 from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
 from apps.gateway.runtime import BACKGROUND, Runtime  # noqa: E402
+from controlplane.browsers import CrossOriginDoor  # noqa: E402
 from controlplane.health import HealthDoor  # noqa: E402
 from controlplane.pages import Pages  # noqa: E402
 
 _pages = Pages(_django, settings.PAGE_THREADS)
 _health = HealthDoor(_pages)
 door = InferenceDoor(_health)
+_entrance = CrossOriginDoor(door)
 
 LAST_CALL_SECONDS = 1.0
 
@@ -29,7 +31,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "http":
-        await door(scope, receive, send)
+        await _entrance(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1000})
 

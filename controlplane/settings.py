@@ -56,7 +56,8 @@ MIDDLEWARE = [
     "controlplane.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "controlplane.browsers.PagePolicyMiddleware",
+    "controlplane.browsers.CrossOriginMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -174,6 +175,10 @@ CSRF_TRUSTED_ORIGINS: list[str] = [FRONT_END_URL] if FRONT_END_URL else []
 PASSWORD_LOGIN: bool = env.bool("PASSWORD_LOGIN", default=not PRODUCTION)
 SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
+# A browser takes a cookie of such a name only over TLS, for this host alone and for all of its paths.
+SESSION_COOKIE_NAME = "__Host-session" if PRODUCTION else "sessionid"
+CSRF_COOKIE_NAME = "__Host-csrf" if PRODUCTION else "csrftoken"
+CSRF_COOKIE_HTTPONLY = True  # the token is in every form
 SESSION_SECONDS: int = env.int("SESSION_SECONDS", default=43_200)
 SESSION_IDLE_SECONDS: int = env.int("SESSION_IDLE_SECONDS", default=3600)
 SESSION_RENEW_SECONDS: int = env.int("SESSION_RENEW_SECONDS", default=3600)
@@ -186,15 +191,18 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 SECURE_HSTS_PRELOAD = True
 X_FRAME_OPTIONS = "DENY"
 APPEND_SLASH = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+ERROR_PAGE_STYLE = "sha256-Rxsnzym0F5KO0CHhTrcj08+tkTfpuUMfAdtyFWfwT5I="
+"""The digest of the one style that stands in a page: templates/error.html must show whatever else has failed."""
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
-        "script-src": [
-            "'self'",
-            "'unsafe-eval'",
-        ],  # Alpine.js, which the admin theme ships, evaluates expressions
-        "style-src": ["'self'", "'unsafe-inline'"],
+        "script-src": ["'self'"],  # the admin's pages allow themselves eval: `controlplane.browsers`
+        "style-src": ["'self'", f"'{ERROR_PAGE_STYLE}'"],
         "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "frame-src": ["'none'"],
         "frame-ancestors": ["'none'"],
         "base-uri": ["'self'"],
         # Browsers hold a form to where its answer leads: logging out ends at the identity provider.
@@ -286,7 +294,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_URL": None,
     "SITE_ICON": "controlplane.admin_site.logo",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "controlplane.admin_site.logo"}],
-    "STYLES": ["controlplane.admin_site.stylesheet"],
+    "STYLES": ["controlplane.admin_site.theme", "controlplane.admin_site.stylesheet"],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "COLORS": {

@@ -7,7 +7,7 @@ from django.views.generic import RedirectView
 from apps.gateway.views import ChatCompletions, Model, Models
 from apps.orgs.cognito import CALLBACK_PATH
 from apps.orgs.oidc import Callback, Start
-from apps.orgs.rest import openapi
+from apps.orgs.rest import openapi, reference
 from controlplane import health
 
 handler400 = "controlplane.error_pages.bad_request"
@@ -25,4 +25,5 @@ urlpatterns = [
     path(CALLBACK_PATH, Callback.as_view(), name="oidc_callback"),
     path("v1/admin/", include("controlplane.api_urls")),
     path("v1/openapi.json", openapi.document),
+    path("v1/docs", reference.page),
 ]

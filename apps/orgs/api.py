@@ -154,6 +154,7 @@ class KeyCollection(Collection[ApiKey]):
         "application": Filter("application_id"),
         "user": Filter("user_id"),
         "name": Filter("name", as_text),
+        "prefix": Filter("prefix", as_text, "The eight characters after lcp_, which records show."),
     }
 
     def get_queryset(self) -> "QuerySet[ApiKey]":

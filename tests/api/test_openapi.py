@@ -1,11 +1,13 @@
 import json
+import re
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.test import Client
+from django.test import Client, override_settings
 
+from tests.admin.conftest import PLAIN_STATIC
 from tests.api.collections import SAMPLES
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -72,3 +74,36 @@ def test_secrets_go_in_and_never_come_out(document: dict[str, Any]) -> None:
     assert schemas["Credential"]["properties"]["secret"]["writeOnly"] is True
     assert "key" not in schemas["Key"]["properties"]
     assert "digest" not in json.dumps(document)
+
+
+def test_every_write_describes_its_headers_and_its_refusals(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if not path.startswith("/v1/admin/"):
+                continue
+            assert {"400", "401", "403", "503"} <= operation["responses"].keys()
+            headers = {one["name"] for one in operation.get("parameters", []) if one["in"] == "header"}
+            is_kept = method == "post" and not path.endswith("/evaluate")
+            is_about_one = path.endswith(("{id}", "/revoke", "/rotate"))
+            is_a_write = is_kept or method in {"put", "patch", "delete"}
+            assert ("Idempotency-Key" in headers) is ("422" in operation["responses"]) is is_kept
+            assert ("If-Match" in headers) is ("412" in operation["responses"]) is (is_a_write and is_about_one)
+            for status, answer in operation["responses"].items():
+                is_one = status in {"200", "201"} and (is_about_one or is_kept)
+                assert ("ETag" in answer["headers"]) is is_one, (path, method, status)
+
+
+def test_the_page_shows_every_operation_and_object_without_script_or_style(document: dict[str, Any]) -> None:
+    with override_settings(STORAGES=PLAIN_STATIC):
+        answer = Client().get("/v1/docs")
+    text = answer.content.decode()
+    assert answer.status_code == 200
+    assert "unsafe" not in answer["content-security-policy"]
+    assert not re.search(r"<script|<style|style=|https?://", text)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert f'id="{operation["operationId"]}"' in text
+            assert f'<b class="{method}">{method.upper()}</b> <code>{path}</code>' in text
+    anchors = set(re.findall(r'id="([^"]+)"', text))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= anchors
+    assert {f"object-{name}" for name in document["components"]["schemas"]} <= anchors

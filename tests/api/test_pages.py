@@ -4,7 +4,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.orgs.models import Application
-from tests.api.cast import Cast
+from apps.orgs.rest import openapi
+from tests.api.cast import NOBODYS_ID, Cast, error_of
+
+LISTS = {
+    path: methods
+    for path, methods in openapi.schema()["paths"].items()
+    if any(one["name"] == "cursor" for one in methods.get("get", {}).get("parameters", ()))
+}
 
 
 def walk(cast: Cast, address: str) -> tuple[list[dict[str, Any]], int]:
@@ -75,3 +82,28 @@ def test_the_filters_stay_on_the_next_page(cast: Cast) -> None:
 def test_a_parameter_without_a_value_filters_nothing(cast: Cast) -> None:
     answer = cast.auditor.call("GET", "applications?organization=&is_active=&limit=")
     assert [one["name"] for one in answer.json()["results"]] == ["support bot"]
+
+
+@pytest.mark.parametrize("path", [path for path in LISTS if "{" not in path])
+def test_every_list_takes_the_filters_that_are_described_and_no_other(cast: Cast, path: str) -> None:
+    for one in LISTS[path]["get"]["parameters"]:
+        if one["name"] == "metadata":
+            continue  # metadata.<key>
+        answer = cast.auditor.call("GET", f"{path}?{one['name']}={_good(one['schema'])}")
+        assert answer.status_code in {200} | ({400} if one["name"] == "cursor" else set()), one["name"]
+    error = error_of(cast.auditor.call("GET", f"{path}?organisation=x"), 400, "INVALID_REQUEST")
+    assert error["param"] == "organisation"
+
+
+def test_a_key_is_found_by_the_prefix_that_records_show(cast: Cast) -> None:
+    made = cast.admin.made("keys", {"application": str(cast.application.id), "name": "k"})
+    assert [one["id"] for one in cast.auditor.get("keys", prefix=made["prefix"]).json()["results"]] == [made["id"]]
+    assert cast.outsider.get("keys", prefix=made["prefix"]).json()["results"] == []
+
+
+def _good(schema: dict[str, Any]) -> str:
+    by_format = {"uuid": NOBODYS_ID, "date-time": "2026-01-31T09:00:00Z"}
+    by_type = {"integer": "7", "boolean": "true"}
+    if "enum" in schema:
+        return str(schema["enum"][0])
+    return by_format.get(schema.get("format", ""), by_type.get(schema["type"], "some-text"))

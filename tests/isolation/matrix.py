@@ -574,6 +574,7 @@ OTHERS: dict[str, Callable[[Neighbours], Iterator[Visit]]] = {
     "v1/models": _only("/v1/models"),
     "v1/models/<path:model>": _model,
     "v1/openapi.json": _only("/v1/openapi.json"),
+    "v1/docs": _only("/v1/docs"),
     "oauth2/login": _only("/oauth2/login"),
     "oauth2/idpresponse": _only("/oauth2/idpresponse"),
 }

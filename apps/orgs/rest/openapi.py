@@ -27,6 +27,35 @@ ERROR_SCHEMA: dict[str, Any] = {
     },
 }
 REQUEST_ID = {"description": "The answer's id.", "schema": {"type": "string", "format": "uuid"}}
+ETAG = {"description": "What the object is now; for If-Match.", "schema": {"type": "string"}}
+REPLAYED = {"description": "true: the first answer to this Idempotency-Key.", "schema": {"type": "string"}}
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "Write only if the object still has this ETag (or one of several). Left out, or *: in any case.",
+    "schema": {"type": "string", "example": '"5d41402a"'},
+}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Your own name for this piece of work. Sent again within 24 hours, it is done once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+ADMIN = "/v1/admin/"
+_REFUSALS = {
+    "400": "A field, a parameter or a header is wrong; param names it.",
+    "401": "No valid key.",
+    "403": "The role, or the kind of key, does not allow it.",
+    "404": "There is no such object, or it is not yours to see.",
+    "409": "It conflicts with what is stored, or the first request with this Idempotency-Key has no answer to repeat.",
+    "412": "The object has changed since it had the ETag of If-Match.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON, or is compressed.",
+    "422": "The Idempotency-Key was used for another request.",
+    "503": "The database does not answer; Retry-After says when to try again.",
+}
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its package has no types
@@ -52,10 +81,38 @@ def complete(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
     """
     components = result.setdefault("components", {})
     components.setdefault("schemas", {})["Error"] = ERROR_SCHEMA
-    for methods in result["paths"].values():
-        for operation in methods.values():
+    for path, methods in result["paths"].items():
+        for method, operation in methods.items():
+            if path.startswith(ADMIN):
+                _complete_of_admin(path, method, operation)
             _complete(operation)
     return result
+
+
+def _complete_of_admin(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Say which headers an operation of the admin API reads and answers with, and how it refuses."""
+    is_about_one = path.endswith(("}", "/revoke", "/rotate"))
+    is_kept = method == "post" and not path.endswith("/evaluate")
+    is_a_write = is_kept or method in {"put", "patch", "delete"}
+    parameters = operation.setdefault("parameters", [])
+    answers = operation["responses"]
+    if is_a_write and is_about_one:
+        parameters.append(IF_MATCH)
+    if is_kept:
+        parameters.append(IDEMPOTENCY_KEY)
+    for answer in answers.values():
+        answer["description"] = answer.get("description") or "Done."
+        headers = answer.setdefault("headers", {})
+        headers |= {"ETag": ETAG} if (is_about_one and method != "delete") or is_kept else {}
+        headers |= {"Idempotency-Replayed": REPLAYED} if is_kept else {}
+    refused = {"400", "401", "403", "503"}
+    refused |= {"404"} if "{" in path or path.startswith(f"{ADMIN}policies/e") else set()
+    refused |= {"413", "415"} if method in {"post", "put", "patch"} else set()
+    refused |= {"409"} if is_a_write else set()
+    refused |= {"412"} if is_a_write and is_about_one else set()
+    refused |= {"422"} if is_kept else set()
+    for status in sorted(refused):
+        answers.setdefault(status, {"description": _REFUSALS[status]})
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -71,12 +128,17 @@ def _complete(operation: dict[str, Any]) -> None:
 @require_safe
 def document(_request: HttpRequest) -> HttpResponse:
     """Serve the document as JSON, to anyone."""
-    return HttpResponse(_document(), content_type="application/json")
+    return HttpResponse(_written(), content_type="application/json")
 
 
 @cache
-def _document() -> bytes:
-    # Made once for a process: it takes a good part of a second, and the address needs no key.
+def _written() -> bytes:
+    return orjson.dumps(schema(), default=str)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the document. It is made once for a process: it takes a good part of a second, and needs no key."""
     generator: Any = SchemaGenerator  # its package has no types
-    schema = generator().get_schema(request=None, public=True)
-    return orjson.dumps(schema, default=str)
+    made: dict[str, Any] = generator().get_schema(request=None, public=True)
+    return made

@@ -1,0 +1,29 @@
+"""Fifteen thousand requests from the OpenAPI document, good and broken, each drawn anew."""
+
+from pathlib import Path
+
+from torture import Figures, long_test
+
+
+@long_test(seconds=1800)
+def api_walk(_: Path, examples: int = 150, steps: int = 100) -> Figures:
+    """Send what the document describes, and what it does not, by every role; look at each answer."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from apps.gateway.runtime import BACKGROUND
+    from tests.api.walk import Walk
+
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        run_state_machine_as_test(Walk, settings=profile)
+    finally:
+        BACKGROUND.stop()
+    answers = {status for statuses in Walk.statuses.values() for status in statuses}
+    return {"requests": Walk.steps, "operations": len(Walk.statuses), "statuses": sorted(answers)}
