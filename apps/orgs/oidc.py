@@ -14,6 +14,8 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from mozilla_django_oidc.utils import import_from_settings
 
 from apps.orgs import jwts, sessions
@@ -140,6 +142,7 @@ class ProviderBackend(_Backend):
         return set()
 
 
+@method_decorator(never_cache, name="dispatch")
 class Start(_StartView):
     """Sends a person to the identity provider's login."""
 
@@ -157,6 +160,7 @@ class Start(_StartView):
         return {"redirect_uri": uri} if uri else {}
 
 
+@method_decorator(never_cache, name="dispatch")
 class Callback(_CallbackView):
     """Takes in whom the identity provider sends back, or says why not."""
 
