@@ -1,4 +1,4 @@
-"""How often a password may be tried: by a name from an address, by a name, from an address, in a window.
+"""How often a login may be tried: by a name from an address, by a name, from an address, in a window.
 
 Attempts are counted before the password is looked at, so that many at once get no more than one after another. They are
 counted by what was typed, whether there is such a user or not. While Django's cache is away, each process counts alone:
@@ -33,6 +33,21 @@ def give_back(address: str | None, name: str) -> None:
     """Forget an attempt that succeeded, and those before it of the same name from the same address."""
     (own, _), *others = _limits(address, name)
     _reliably(lambda cache: [cache.delete(own), *(_add(cache, key, -1) for key, _ in others)])
+
+
+def take_at_the_provider(address: str | None) -> bool:
+    """Count a login that comes back from the identity provider; return whether it may go on.
+
+    Each costs us a request to the provider and may cost a record, whoever sends it.
+    """
+    key = _key("provider", address or "")
+    return _reliably(lambda cache: _add(cache, key, 1)) <= FROM_AN_ADDRESS
+
+
+def give_back_at_the_provider(address: str | None) -> None:
+    """Forget one that succeeded."""
+    key = _key("provider", address or "")
+    _reliably(lambda cache: _add(cache, key, -1))
 
 
 def _limits(address: str | None, name: str) -> list[tuple[str, int]]:

@@ -103,6 +103,8 @@ def _admit(claims: Claims, via: str, address: str | None) -> User:
     user = identity.user if identity else None
     if user is not None and not user.is_active:
         raise NotAdmitted("Your account is disabled here.")
+    if identity is not None and _is_outdated(claims, identity):
+        return identity.user  # something newer was taken over while this one waited
     place = None if user is not None and _is_of_the_platform(user, claims) else place_of(claims)
     if user is None:
         user = _newcomer(claims)
@@ -169,6 +171,10 @@ def _is_news(claims: Claims, identity: Identity | None) -> bool:
     if identity is None or identity.claims_at is None:
         return True
     return claims.issued_at > identity.claims_at.timestamp()
+
+
+def _is_outdated(claims: Claims, identity: Identity) -> bool:
+    return identity.claims_at is not None and claims.issued_at < identity.claims_at.timestamp()
 
 
 def _key(claims: Claims, user: User, membership: Membership) -> ApiKey:

@@ -14,13 +14,16 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
 from mozilla_django_oidc.utils import import_from_settings
 
-from apps.orgs import jwts, sessions
+from apps.orgs import attempts, jwts, sessions
 from apps.orgs.cognito import IdentityProvider, login_provider
 from apps.orgs.identities import NotAdmitted, admit, user_of_subject
 from apps.orgs.jwks import KeysUnavailable
 from apps.orgs.jwts import Claims, RefusedToken
+from apps.orgs.login_form import TOO_MANY
 from apps.orgs.models import User
 from apps.orgs.sign_ins import Event, address_of, record
 from apps.orgs.strict_json import parse_strict
@@ -140,6 +143,7 @@ class ProviderBackend(_Backend):
         return set()
 
 
+@method_decorator(never_cache, name="dispatch")
 class Start(_StartView):
     """Sends a person to the identity provider's login."""
 
@@ -157,6 +161,7 @@ class Start(_StartView):
         return {"redirect_uri": uri} if uri else {}
 
 
+@method_decorator(never_cache, name="dispatch")
 class Callback(_CallbackView):
     """Takes in whom the identity provider sends back, or says why not."""
 
@@ -171,6 +176,8 @@ class Callback(_CallbackView):
             return self.refusal(
                 LoginRefused("This login was not begun here, or was used before. Please begin again.", "")
             )
+        if not attempts.take_at_the_provider(address_of(request)):
+            return self.refusal(LoginRefused(TOO_MANY, "", status=429))
         try:
             return self.redeem(request)
         except LoginRefused as error:
@@ -195,6 +202,7 @@ class Callback(_CallbackView):
     def login_success(self) -> HttpResponse:
         """Log in under a new session id. Who is asked anew keeps the session's beginning and open forms."""
         target = self.success_url
+        attempts.give_back_at_the_provider(address_of(self.request))
         if self.request.user == self.user:
             self.request.session.cycle_key()
         else:

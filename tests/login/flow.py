@@ -30,7 +30,8 @@ class Visitor:
             "custom:userRole": role,
         }
         self.change(**claims)
-        self.ours = Client(headers={"host": HOST})
+        self.address = f"2001:db8::{uuid4().hex[:4]}:{uuid4().hex[:4]}"  # that no other test comes from
+        self.ours = Client(headers={"host": HOST}, REMOTE_ADDR=self.address)
         self.theirs = httpx.Client(follow_redirects=False, timeout=10)
 
     def change(self, forged: dict[str, Any] | None = None, **claims: Any) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from apps.audit.models import ChangeRecord
-from apps.orgs import keys
+from apps.orgs import identities, jwts, keys
 from apps.orgs.models import Application, Identity, Membership, Organization, User
 from apps.orgs.versions import read_versions
 from tests.api.cast import Api, error_of
@@ -311,6 +311,16 @@ def test_a_token_that_was_seen_writes_nothing_and_leaves_every_configuration_cur
         assert api(token).get("applications").status_code == 200
     assert read_versions(connection, [house.organization.pk]) == before
     assert ChangeRecord.objects.filter(actor_id=person.user.pk).count() == records
+
+
+def test_of_two_tokens_that_are_taken_over_at_once_the_newer_one_holds(house: House) -> None:
+    person, elsewhere = Person(house), House()
+    newer = jwts.verify(person.id_token(**{"iat": person.newer(), "custom:userRole": "auditor"}))
+    older = jwts.verify(person.id_token(**{"custom:orgId": str(elsewhere.organization.pk), "custom:appId": None}))
+    identities.admit(newer, "api")
+    identities.admit(older, "api")  # which had looked before the newer one came
+    (membership,) = Membership.objects.filter(user=person.user)
+    assert (membership.organization, membership.role) == (house.organization, "auditor")
 
 
 def test_an_access_token_of_a_person_in_two_organizations_names_neither(tmp_path: Path, house: House) -> None:

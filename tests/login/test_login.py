@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 from uuid import uuid4
 
@@ -58,7 +59,7 @@ def test_a_login_makes_a_member_of_the_claimed_organization_and_leaves_records(v
     assert (record.organization_id, record.actor_id, record.address) == (
         visitor.organization.pk,
         visitor.user.pk,
-        "127.0.0.1",
+        str(ip_address(visitor.address)),
     )
 
 
@@ -273,6 +274,20 @@ def test_a_password_form_with_a_code_in_its_address_is_not_taken_for_the_provide
     assert not visitor.is_in()
 
 
+def test_logins_that_fail_are_bounded_for_an_address(provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.orgs.attempts.FROM_AN_ADDRESS", 3)
+    visitor = Visitor(provider)
+    for _ in range(4):
+        assert visitor.log_in().status_code == 302
+    before = ChangeRecord.objects.filter(action="login refused").count()
+    statuses = []
+    for _ in range(5):
+        state = query(visitor.begin())["state"]
+        statuses.append(visitor.ours.get("/oauth2/idpresponse", {"code": "x", "state": state}).status_code)
+    assert statuses == [403, 403, 403, 429, 429]
+    assert ChangeRecord.objects.filter(action="login refused").count() == before + 3
+
+
 # --- Ends
 
 
@@ -349,6 +364,27 @@ def test_whom_the_provider_does_not_vouch_for_any_more_is_logged_out_when_it_is_
     visitor.change(**{"custom:orgId": str(uuid4())})
     assert visitor.log_in().status_code == 403
     assert not visitor.is_in()
+
+
+def test_a_person_who_is_deleted_comes_back_as_somebody_new(visitor: Visitor) -> None:
+    visitor.log_in()
+    gone = visitor.user
+    root = Client(headers={"host": HOST})
+    root.force_login(
+        User.objects.create_user(f"root {uuid4()}", is_superuser=True), settings.AUTHENTICATION_BACKENDS[0]
+    )
+    assert root.post(f"/admin/orgs/user/{gone.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert not User.objects.filter(pk=gone.pk).exists()
+    assert not visitor.is_in()
+    assert visitor.log_in().status_code == 302
+    assert visitor.user != gone
+
+
+def test_an_application_that_is_deleted_leaves_its_people(visitor: Visitor) -> None:
+    visitor.log_in()
+    visitor.application.delete()
+    assert Membership.objects.get(user=visitor.user).application is None
+    assert visitor.is_in()
 
 
 # --- The login page

@@ -70,7 +70,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "lcp_…",
-            "description": "An API key; below /v1/admin a user's.",
+            "description": "An API key, below /v1/admin a user's; or an ID or access token of the identity provider.",
         }
 
 
