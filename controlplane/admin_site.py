@@ -1,14 +1,18 @@
 """The admin's site: its front page, its navigation, and what the pages of every model share."""
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin
 
+from django.conf import settings
 from django.contrib.admin.apps import AdminConfig
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.paginator import InvalidPage
 from django.db import models, transaction
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.templatetags.static import static
 from django.urls import reverse
+
+from apps.orgs.cognito import IdentityProvider, login_provider
 
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite as _AdminSite
@@ -48,6 +52,31 @@ class ControlPlaneSite(_AdminSite):
 
         return super().index(request, {**front_page(user_of(request)), **(extra_context or {})})
 
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show the ways to log in that there are, or log in by password, with the record of it."""
+        from apps.orgs import sessions  # noqa: PLC0415  # Django makes the site before it loads models
+        from apps.orgs.sign_ins import Event, record  # noqa: PLC0415  # as above
+
+        response = super().login(request, {**ways_to_log_in(request), **(extra_context or {})})
+        if request.method == "POST" and response.status_code == 302:
+            sessions.begin(request)
+            record(request, Event.LOGIN, request.user)
+        return response
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """End the session here, with the record of it, and then the one at the identity provider, if it began there."""
+        from apps.orgs import sessions  # noqa: PLC0415  # Django makes the site before it loads models
+        from apps.orgs.sign_ins import Event, record  # noqa: PLC0415  # as above
+
+        provider, is_end = login_provider(), request.method == "POST" and request.user.is_authenticated
+        began_there = sessions.is_of_the_provider(request)
+        if is_end:
+            record(request, Event.LOGOUT, request.user)
+        response = super().logout(request, extra_context)
+        if is_end and began_there and provider is not None:
+            return HttpResponseRedirect(provider.logout_url(way_back(request, provider)))
+        return response
+
     def autocomplete_view(self, request: HttpRequest) -> Any:
         """Suggest rows, out of those that the page of their model would list."""
         if "\0" in request.GET.get("term", ""):
@@ -78,6 +107,23 @@ class ControlPlaneSite(_AdminSite):
                     after={"password": "(set anew)"},
                 )
         return response
+
+
+def ways_to_log_in(request: HttpRequest) -> dict[str, Any]:
+    """Return what the login page shows: whether passwords do, and where the identity provider's login begins."""
+    start = ""
+    if login_provider() is not None:
+        target = request.GET.get("next", "")
+        start = reverse("oidc_start") + (f"?{urlencode({'next': target})}" if target else "")
+    return {"password_login": settings.PASSWORD_LOGIN, "provider_login": start}
+
+
+def way_back(request: HttpRequest, provider: IdentityProvider) -> str:
+    """Return the address of the login page, to which the identity provider sends people after the end."""
+    path = reverse("admin:login")
+    if provider.redirect_uri:
+        return urljoin(provider.redirect_uri, path)
+    return request.build_absolute_uri(path)
 
 
 def logo(_request: HttpRequest) -> str:
@@ -122,6 +168,7 @@ _GROUPS = (
         (
             ("Policies", "policy", "policies.view_policy"),
             ("Budgets", "account_balance_wallet", "policies.view_budget"),
+            ("Budget alerts", "notifications", "policies.view_budgetalert"),
             ("Ledger", "receipt_long", "policies.view_ledgerentry"),
         ),
     ),

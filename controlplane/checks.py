@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from apps.orgs.cognito import problem_of_settings
 from apps.orgs.scoped_admin import ScopedAdmin, ScopedInline
 from controlplane.secrets import DEVELOPMENT_KEY
 
@@ -37,16 +38,23 @@ def secrets_are_encrypted_under_keys_of_the_operator(**_: Any) -> list[CheckMess
     if not settings.PRODUCTION or settings.KMS_KEY_ID:
         return []
     if not settings.ENCRYPTION_KEYS:
-        return [Error("Production needs KMS_KEY_ID or ENCRYPTION_KEYS in the environment.", id="controlplane.E005")]
+        return [Error("Production needs KMS_KEY_ID or ENCRYPTION_KEYS in the environment.", id="controlplane.E006")]
     if next(iter(settings.ENCRYPTION_KEYS)) == DEVELOPMENT_KEY:
         return [
             Error(
                 f"ENCRYPTION_KEYS begins with '{DEVELOPMENT_KEY}', a key that a developer's machine made for itself.",
                 hint="Put a new key first, keep this one behind it, and run 'manage.py rotate_encryption'.",
-                id="controlplane.E006",
+                id="controlplane.E007",
             )
         ]
     return []
+
+
+@register(Tags.security)
+def identity_provider_is_whole(**_: Any) -> list[CheckMessage]:
+    """Report an identity provider of which half is set: nobody could log in, or no token would be read."""
+    problem = problem_of_settings()
+    return [Error(problem, id="controlplane.E005")] if problem else []
 
 
 def _page_errors(page: Any) -> Iterator[Error]:

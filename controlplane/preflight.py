@@ -7,6 +7,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from controlplane.checks import (
+    identity_provider_is_whole,
     secrets_are_encrypted_under_keys_of_the_operator,
     simulated_provider_is_for_development,
 )
@@ -15,7 +16,9 @@ _NEEDED_IN_PRODUCTION = ("SECRET_KEY", "KEY_PEPPERS", "ALLOWED_HOSTS")
 
 
 def check_settings() -> None:
-    """Raise `CommandError` for what production cannot do without."""
+    """Raise `CommandError` for what is half set, and for what production cannot do without."""
+    for problem in identity_provider_is_whole():
+        raise CommandError(problem.msg)
     if not settings.PRODUCTION:
         return
     missing = [name for name in _NEEDED_IN_PRODUCTION if not getattr(settings, name)]

@@ -100,6 +100,9 @@ class ApiProtocol(HttpToolsProtocol):
             # The parser takes a body for the other protocol, and would leave the request without one.
             self._refuse(b"400 Bad Request", "This server speaks HTTP/1.1 only: send the body without 'Upgrade'.")
             return
+        if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
+            self._refuse(b"400 Bad Request", "A request needs one 'Host' header.")
+            return
         refusal = self._refusal()
         if refusal is None:
             super().on_headers_complete()

@@ -5,6 +5,7 @@ from typing import Any
 
 import environ
 
+from apps.orgs.cognito import login_base, region_of
 from controlplane import secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -62,6 +63,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.orgs.sessions.SessionEndMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -82,7 +84,7 @@ TEMPLATES = [
     }
 ]
 AUTH_USER_MODEL = "orgs.User"
-AUTHENTICATION_BACKENDS = ["apps.orgs.auth_backend.MembershipBackend"]
+AUTHENTICATION_BACKENDS = ["apps.orgs.auth_backend.MembershipBackend", "apps.orgs.oidc.ProviderBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -131,9 +133,14 @@ DATABASES = {"default": _database}
 REDIS_URL: str = secrets.redis_url(env.str("REDIS_URL", default=""))
 RATES_WHEN_REDIS_FAILS: str = env.str("RATES_WHEN_REDIS_FAILS", default="local")
 CACHES = {
-    "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1},
+    }
     if REDIS_URL
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "local"},
 }
 HOST: str = env.str("HOST", default="127.0.0.1")
 PORT: int = env.int("PORT", default=8000)
@@ -152,6 +159,15 @@ CELERY_BEAT_SCHEDULE = {
     "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
 }
 
+# --- The identity provider: a user pool of Cognito's. `apps.orgs.cognito` makes its addresses of these
+
+COGNITO_USER_POOL_ID: str = env.str("COGNITO_USER_POOL_ID", default="")
+COGNITO_CLIENT_ID: str = env.str("COGNITO_CLIENT_ID", default="")
+COGNITO_CLIENT_SECRET: str = env.str("COGNITO_CLIENT_SECRET", default="")
+COGNITO_DOMAIN: str = env.str("COGNITO_DOMAIN", default="")
+COGNITO_REDIRECT_URI: str = env.str("COGNITO_REDIRECT_URI", default="")
+AWS_ENDPOINT_URL: str = env.str("AWS_ENDPOINT_URL", default="")
+
 # --- Web security
 
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]"])
@@ -160,7 +176,10 @@ CSRF_TRUSTED_ORIGINS: list[str] = [FRONT_END_URL] if FRONT_END_URL else []
 PASSWORD_LOGIN: bool = env.bool("PASSWORD_LOGIN", default=not PRODUCTION)
 SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_SECONDS: int = env.int("SESSION_SECONDS", default=43_200)
+SESSION_IDLE_SECONDS: int = env.int("SESSION_IDLE_SECONDS", default=3600)
+SESSION_RENEW_SECONDS: int = env.int("SESSION_RENEW_SECONDS", default=3600)
+SESSION_COOKIE_AGE = SESSION_SECONDS
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=PRODUCTION)
 SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
@@ -180,7 +199,8 @@ CONTENT_SECURITY_POLICY = {
         "img-src": ["'self'", "data:"],
         "frame-ancestors": ["'none'"],
         "base-uri": ["'self'"],
-        "form-action": ["'self'"],
+        # Browsers hold a form to where its answer leads: logging out ends at the identity provider.
+        "form-action": ["'self'", *filter(None, [login_base(COGNITO_DOMAIN, region_of(COGNITO_USER_POOL_ID))])],
     }
 }
 
@@ -286,5 +306,6 @@ UNFOLD: dict[str, Any] = {
             "950": "#042f2e",
         }
     },
+    "LOGIN": {"form": "apps.orgs.login_form.LoginForm"},
     "SIDEBAR": {"navigation": "controlplane.admin_site.navigation"},
 }

@@ -4,7 +4,9 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from apps.gateway.views import ChatCompletions, Models
+from apps.gateway.views import ChatCompletions, Model, Models
+from apps.orgs.cognito import CALLBACK_PATH
+from apps.orgs.oidc import Callback, Start
 from apps.orgs.rest import openapi
 from controlplane import health
 
@@ -17,7 +19,10 @@ urlpatterns = [
     path("metrics", health.metrics),
     path("v1/chat/completions", ChatCompletions.as_view()),
     path("v1/models", Models.as_view()),
+    path("v1/models/<path:model>", Model.as_view()),
     path("admin/", admin.site.urls),
+    path("oauth2/login", Start.as_view(), name="oidc_start"),
+    path(CALLBACK_PATH, Callback.as_view(), name="oidc_callback"),
     path("v1/admin/", include("controlplane.api_urls")),
     path("v1/openapi.json", openapi.document),
 ]

@@ -13,6 +13,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as hypothesis_settings
 
+from tests.services.openid_provider import OpenIdProvider
 from tests.services.server import keep_tables
 
 hypothesis_settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing here
@@ -46,6 +47,15 @@ def _end_other_sessions() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def quick_passwords() -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session")
+def openid() -> Iterator[OpenIdProvider]:
+    """A real OpenID provider, where Node.js is; started once in each process that asks for it."""
+    provider = OpenIdProvider()
+    provider.start()
+    yield provider
+    provider.stop()
 
 
 @pytest.fixture

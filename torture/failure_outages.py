@@ -1,4 +1,4 @@
-"""Failures under traffic: workers killed again and again, and a database that freezes, stops and comes back."""
+"""Failures under traffic: workers killed again and again, and a database or a Redis that freezes and stops."""
 
 import os
 import random
@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +18,16 @@ import httpx
 
 from tests.server.test_database_outage import Installation
 from tests.server.test_kill import Killable
+from tests.server.test_redis_outage import Limited
 from tests.services import accounts
 from torture import Figures, long_test
 
-CLIENTS = 24
+CLIENTS, FEW_CLIENTS = 24, 4
 KILLS = 20
 OUTAGES = 3
 OUTAGE_SECONDS = 8.0
-ANSWER_SECONDS, RETURN_SECONDS = 2.0, 10.0
+ANSWER_SECONDS, RETURN_SECONDS, RISE_SECONDS = 2.0, 10.0, 0.25
+DEADLINE_SECONDS, RESOLVED_SECONDS = 5, 60
 TEXTS = (
     "Hello",
     "mock:delay=0.3",
@@ -84,8 +87,13 @@ class Traffic:
 
 @long_test(seconds=300)
 def failure_kills(folder: Path) -> Figures:
-    """Every worker is killed many times under traffic; the provider's log, the records and the ledger agree."""
-    product = Killable(folder)
+    """Every worker is killed many times under traffic; the provider's log, the records and the ledger agree.
+
+    What was interrupted has its record when its deadline has passed, by the server's own sweeper and its own clock.
+    """
+    product = Killable(
+        folder, REQUEST_DEADLINE_SECONDS=str(DEADLINE_SECONDS), JOURNAL_WAIT_SECONDS="1.5", SWEEP_SECONDS="10"
+    )
     traffic = Traffic(product.server.url, product.server.demo["api_key"])
     kills = 0
     try:
@@ -96,13 +104,15 @@ def failure_kills(folder: Path) -> Figures:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                         kills += 1
+        last = time.monotonic()
         wait_until(lambda: product.chat("afterwards") == 200, 60)
-        product.let_deadlines_pass()
-        wait_until(lambda: not accounts.open_users(product.database), 60)
+        wait_until(lambda: not accounts.open_users(product.database), DEADLINE_SECONDS + RESOLVED_SECONDS)
+        resolved = time.monotonic() - last - DEADLINE_SECONDS
         differences = accounts.differences(product.database, product.upstream.calls)
         assert differences == []
         ends = Counter(status for status, _, _ in accounts.recorded(product.database).values())
-        return {"kills": kills, "called": len(product.upstream.calls), **ends, "differences": len(differences)}
+        said = {"kills": kills, "called": len(product.upstream.calls), **ends, "differences": len(differences)}
+        return {**said, "the last resolved": f"{resolved:.0f} s after its deadline"}
     finally:
         product.stop()
 
@@ -124,6 +134,49 @@ def failure_stopped_database(folder: Path) -> Figures:
         product.restart_postgres()
 
     return outages(folder, stopped)
+
+
+@long_test(seconds=120)
+def failure_redis(folder: Path) -> Figures:
+    """Redis freezes, and then stops, under traffic: answers take little longer, and the money is exact."""
+    limited = Limited(folder, "local", requests=10**9)
+    try:
+        with_redis = percentile(times_of(limited), 0.99)
+        limited.freeze_redis()
+        frozen = percentile(times_of(limited), 0.99)
+        limited.stop_redis()
+        stopped = percentile(times_of(limited), 0.99)
+        wait_until(lambda: not accounts.differences(limited.database, limited.upstream.calls), 30)
+        assert max(frozen, stopped) - with_redis <= RISE_SECONDS, (with_redis, frozen, stopped)
+        return {
+            "p99 with Redis": f"{with_redis * 1000:.0f} ms",
+            "frozen": f"{frozen * 1000:.0f} ms",
+            "stopped": f"{stopped * 1000:.0f} ms",
+            "degraded": sum(parts == ["rate_limits"] for parts in limited.degraded().values()),
+            "called": len(limited.upstream.calls),
+        }
+    finally:
+        limited.stop()
+
+
+def times_of(limited: Limited) -> list[float]:
+    """Return the seconds of each answer of a few clients that ask one after the other, every one of them a 200."""
+    end, times = time.monotonic() + OUTAGE_SECONDS, list[float]()
+
+    def ask_on() -> None:
+        with httpx.Client() as client:
+            while (started := time.monotonic()) < end:
+                assert limited.chat(str(uuid4()), client) == 200
+                times.append(time.monotonic() - started)
+
+    with ThreadPoolExecutor(FEW_CLIENTS) as pool:
+        for done in [pool.submit(ask_on) for _ in range(FEW_CLIENTS)]:
+            done.result()
+    return times
+
+
+def percentile(times: list[float], share: float) -> float:
+    return sorted(times)[int(share * len(times))]
 
 
 def outages(folder: Path, outage: Callable[[Installation], AbstractContextManager[None]]) -> Figures:

@@ -6,7 +6,7 @@ from torture import Figures, long_test
 
 
 @long_test(seconds=1800)
-def money_machine(_: Path, examples: int = 200, steps: int = 50) -> Figures:
+def money_machine(_: Path, examples: int = 300, steps: int = 50) -> Figures:
     """Reserve, settle, run over, leave, die, post twice; change caps and the time; look after each step."""
     from hypothesis import HealthCheck, settings
     from hypothesis.stateful import run_state_machine_as_test
@@ -29,4 +29,5 @@ def money_machine(_: Path, examples: int = 200, steps: int = 50) -> Figures:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Counted, settings=profile)
+    assert taken >= 10_000
     return {"examples": examples, "steps": taken, "overspend": 0}

@@ -1,11 +1,11 @@
 """Three times what a process can do: what is answered, how fast the rest is sent away, and who suffers.
 
-Every stage of the path is on, as in ``make bench``; load, upstream, services and server share the machine, so the rate
-that can be done is measured first, in the same run.
+Every stage of the path is on, as in ``make bench``. The rate that can be done is measured first, in the same run.
 """
 
 import asyncio
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -31,14 +31,23 @@ GOODPUT, SHED_MS, UNFAIR = 0.90, 50.0, 2.0
 
 @contextmanager
 def product(folder: Path, **settings: str) -> Iterator[ServerProcess]:
-    """A server of one process with an upstream that answers at once."""
+    """A server of one process with an upstream that answers at once.
+
+    It has one core of the machine and the load has the others: what the load costs must not be the server's.
+    """
+    cores = os.sched_getaffinity(0)
     port = free_port()
     upstream = Measured([sys.executable, "-m", "bench.upstream", str(port)], folder / "upstream.log")
     address = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "torture"}
     server = ServerProcess(folder, {"DATABASE_URL": fresh_database(), **address, **settings})
     try:
-        yield server.start()
+        os.sched_setaffinity(0, {min(cores)})
+        server.start()
+        os.sched_setaffinity(0, cores - {min(cores)} or cores)
+        os.sched_setaffinity(upstream.process.pid, cores - {min(cores)} or cores)
+        yield server
     finally:
+        os.sched_setaffinity(0, cores)
         server.stop()
         upstream.stop()
 

@@ -205,9 +205,9 @@ class RecordListing(Listing[RequestRecord]):
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.entries(page or []))
 
-    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+    def represent(self, row: RequestRecord) -> dict[str, Any]:
         """Return one request."""
-        return Response(self.entries([self.row(id)])[0])
+        return dict(self.entries([row])[0])
 
     @extend_schema(responses=DecisionSerializer)
     @action(detail=True, methods=["get"], filter_backends=[])

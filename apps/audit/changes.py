@@ -1,5 +1,7 @@
 """Change records: who changed the configuration, through which door, what it was before and what it is after."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +14,7 @@ from apps.audit.models import ChangeRecord
 
 HIDDEN_FIELDS = frozenset({"password", "digest", "encrypted_secret", "data_key_id", "pepper_id"})
 """Fields whose values never reach a change record; a change of one is noted as changed, not what it was."""
+_WITHOUT_DOING = frozenset({"last_login"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,17 @@ class Actor:
 def state_of(row: models.Model) -> dict[str, Any]:
     """Return the row's own columns as JSON values, hidden ones as a fingerprint-free mark that they are set."""
     return {field.attname: _plain(field.attname, field.value_from_object(row)) for field in row._meta.concrete_fields}
+
+
+def stamp_of(row: models.Model) -> str:
+    """Return a mark of all that people decide about a stored row, which differs once any of it has changed.
+
+    Hidden columns count as they are stored, so that a secret set anew shows. They are digests and ciphertexts of
+    full strength: nobody learns one from a digest of it among the others.
+    """
+    fields = [field for field in row._meta.concrete_fields if field.attname not in _WITHOUT_DOING]
+    state = {field.attname: field.value_from_object(row) for field in fields}
+    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def record_change(

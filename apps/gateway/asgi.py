@@ -108,12 +108,13 @@ class InferenceDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        route = _ROUTES.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        route = _route(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if route is None or self.runtime is None:
             await self._behind(scope, receive, send)
             return
         request = HttpRequest(scope, receive)
-        answer = await getattr(self.runtime.pipeline, route)(request)
+        name, *arguments = route
+        answer = await getattr(self.runtime.pipeline, name)(request, *arguments)
         if answer.stream is None:
             await send_whole(answer, send)
         else:
@@ -184,4 +185,11 @@ def _raw_name(name: str) -> bytes:
     return name.lower().encode()
 
 
-_ROUTES = {("POST", CHAT): "complete_chat", ("GET", MODELS): "list_models"}
+def _route(method: str, path: str) -> tuple[str, ...] | None:
+    """Return the pipeline's entrance for an address, and what of the address it needs; ``None`` for another's."""
+    if method == "GET" and path.startswith(f"{MODELS}/") and path != f"{MODELS}/":
+        return ("retrieve_model", path.removeprefix(f"{MODELS}/"))
+    return _ROUTES.get((method, path))
+
+
+_ROUTES = {("POST", CHAT): ("complete_chat",), ("GET", MODELS): ("list_models",)}

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -24,7 +24,7 @@ from apps.audit import wires
 from apps.gateway.judgement import Judgement, judgement_of
 from apps.gateway.models import ModelRoute
 from apps.gateway.providers.base import Endpoint
-from apps.orgs import keys
+from apps.orgs import identities, jwts, keys
 from apps.orgs.encryption import DecryptionError, KeysUnavailable
 from apps.orgs.models import ApiKey, Organization, ProviderCredential
 from apps.orgs.versions import Versions, read_versions
@@ -40,6 +40,7 @@ T = TypeVar("T")
 MAX_JUDGEMENTS = 10_000
 MAX_CALLERS = 100_000
 READERS = 4
+VERIFIERS = 2
 READ_SECONDS = 1.5
 """How long a request waits for a reading. A database that hangs must not hang every request that needs one."""
 RETRY_SECONDS = 5.0
@@ -48,7 +49,7 @@ RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: a key, and the application or user it belongs to."""
+    """Who calls: a key, or a token of the identity provider, and the application or user it belongs to."""
 
     organization_id: UUID
     organization_name: str
@@ -56,7 +57,7 @@ class Caller:
     application_name: str
     user_id: UUID | None
     user_name: str
-    api_key_id: UUID
+    api_key_id: UUID | None
     api_key_prefix: str
     pepper_id: str
     digest: str = field(repr=False)
@@ -64,9 +65,9 @@ class Caller:
     usable: bool
     """Neither revoked nor of an inactive application or user."""
 
-    def owns(self, text: str) -> bool:
-        """Whether ``text`` is this key, compared in constant time."""
-        return keys.matches(text, self.pepper_id, self.digest)
+    def owns(self, text: str, name: str) -> bool:
+        """Whether ``text`` is this key, compared in constant time, or its name the digest of this whole token."""
+        return name == self.digest or keys.matches(text, self.pepper_id, self.digest)
 
     def facts(self, model: str, moment: datetime) -> Facts:
         """Return what the policies are evaluated on."""
@@ -120,32 +121,36 @@ class Configurations:
 
     def __init__(self) -> None:
         self._by_organization: dict[UUID, Configuration] = {}
+        # By a key's prefix, or the digest of a whole token.
         self._by_prefix: OrderedDict[str, Configuration] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Configuration | None]] = {}
         self._connections: list[BaseDatabaseWrapper] = []
         self._readers = ThreadPoolExecutor(READERS, "configuration", initializer=self._begin_reading)
+        # Of their own, since the identity provider may be slow to say its keys, and readers must not wait for that.
+        self._verifiers = ThreadPoolExecutor(VERIFIERS, "tokens")
 
     async def find(self, key: str) -> tuple[Caller, Configuration] | None:
-        """Return the caller that a key's text belongs to, ``None`` if there is none.
+        """Return the caller that a key's text, or a token's, belongs to, ``None`` if there is none.
 
-        Raises `NoOrganization` and, if the database does not answer, `django.db.DatabaseError`.
+        Raises `NoOrganization`, `identities.NotAdmitted`, `jwts.KeysUnavailable` and, if the database does not answer,
+        `django.db.DatabaseError`.
         """
-        prefix = keys.prefix_of(key)
-        if not prefix:
+        name = _name_of(key)
+        if not name:
             return None
-        configuration = self._by_prefix.get(prefix)
+        configuration = self._by_prefix.get(name)
         if configuration is None or configuration.use_until <= time.monotonic():
-            configuration = await self._load(prefix, key)
+            configuration = await self._load(name, key)
         if configuration is None:
             return None
-        caller = configuration.callers[prefix]
-        return (caller, configuration) if caller.owns(key) else None
+        caller = configuration.callers[name]
+        return (caller, configuration) if caller.owns(key, name) else None
 
     def organization_of(self, key: str) -> UUID | None:
         """Return whose a key is, if memory holds it: whoever only knows its prefix is nobody."""
-        prefix = keys.prefix_of(key)
-        configuration = self._by_prefix.get(prefix)
-        known = configuration is not None and configuration.callers[prefix].owns(key)
+        name = _name_of(key)
+        configuration = self._by_prefix.get(name)
+        known = configuration is not None and configuration.callers[name].owns(key, name)
         return configuration.organization_id if configuration is not None and known else None
 
     async def is_current(self, configuration: Configuration) -> bool:
@@ -182,6 +187,7 @@ class Configurations:
     def close(self) -> None:
         """End the readers and their connections; what a reader still waits for is cut off."""
         self._readers.shutdown(wait=False, cancel_futures=True)
+        self._verifiers.shutdown(wait=False, cancel_futures=True)
         for opened in self._connections:
             wires.cut(opened)
         self._readers.shutdown(wait=True)
@@ -194,7 +200,7 @@ class Configurations:
         own.inc_thread_sharing()
         self._connections.append(own)
 
-    async def _load(self, prefix: str, key: str) -> Configuration | None:
+    async def _load(self, name: str, key: str) -> Configuration | None:
         """Read a key's configuration, once for all who wait for it: a burst after a change would read it for each.
 
         What is found may be older than the request that shares it; its versions are checked like those of any copy.
@@ -202,8 +208,8 @@ class Configurations:
         """
         shared = self._loading.get(key)
         if shared is not None:
-            return await asyncio.shield(shared) or await self._read_by_prefix(prefix, key)
-        reading = self._loading[key] = asyncio.ensure_future(self._read_by_prefix(prefix, key))
+            return await asyncio.shield(shared) or await self._read_by_name(name, key)
+        reading = self._loading[key] = asyncio.ensure_future(self._read_by_name(name, key))
         reading.add_done_callback(lambda done: self._forget_loading(key, done))
         return await asyncio.shield(reading)
 
@@ -212,11 +218,17 @@ class Configurations:
         if not done.cancelled():
             done.exception()  # told to whoever waits; if all have left, nobody need hear of it
 
-    async def _read_by_prefix(self, prefix: str, key: str) -> Configuration | None:
-        return await self.read(lambda: self._load_by_prefix(prefix, key))
+    async def _read_by_name(self, name: str, key: str) -> Configuration | None:
+        if not jwts.is_shaped_like_one(key):
+            return await self.read(lambda: self._load_by_name(name, lambda: keys.find(key)))
+        try:
+            claims = await asyncio.get_running_loop().run_in_executor(self._verifiers, jwts.verify, key)
+        except jwts.RefusedToken:
+            return None
+        return await self.read(lambda: self._load_by_name(name, lambda: identities.key_of(claims)))
 
-    def _load_by_prefix(self, prefix: str, key: str) -> Configuration | None:
-        row = keys.find(key)
+    def _load_by_name(self, name: str, find: Callable[[], ApiKey | None]) -> Configuration | None:
+        row = find()
         if row is None:
             return None
         if row.organization_id is None:
@@ -227,10 +239,11 @@ class Configurations:
         if configuration is None or configuration.versions != versions or configuration.use_until <= time.monotonic():
             configuration = load_configuration(organization, versions)
         # The key is read after the versions: a change in between leaves the copy older than it looks, never newer.
-        row = keys.find(key)
+        row = find()
         if configuration is None or row is None or row.organization_id != organization:
             return None
-        self._remember(prefix, caller_of(row), configuration)
+        caller = caller_of(row)
+        self._remember(name, caller if caller.digest else replace(caller, digest=name), configuration)
         return configuration
 
     def _remember(self, prefix: str, caller: Caller, configuration: Configuration) -> None:
@@ -240,6 +253,11 @@ class Configurations:
         while len(self._by_prefix) > MAX_CALLERS:
             oldest, holder = self._by_prefix.popitem(last=False)
             holder.callers.pop(oldest, None)
+
+
+def _name_of(key: str) -> str:
+    """Return under what a credential is remembered; ``""`` for what can be none."""
+    return keys.prefix_of(key) or jwts.name_of(key)
 
 
 def load_configuration(organization_id: UUID, versions: Versions) -> Configuration | None:

@@ -9,8 +9,9 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -25,24 +26,25 @@ from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import Intent, StaleConfiguration
 from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
 from apps.gateway.errors import (
-    BudgetExceeded,
     Forbidden,
     GatewayError,
     GuardrailBlocked,
     InternalFailure,
     InvalidRequest,
+    ModelNotFound,
     Overloaded,
     ProviderFailed,
-    RateLimited,
     Unauthenticated,
     Unavailable,
 )
 from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
-from apps.gateway.limits import SHADOW, refusal_message, shadow_reason
+from apps.gateway.limits import SHADOW, shadow_reason
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
+from apps.gateway.refusals import over_budget, rate_limited
+from apps.gateway.rehearsal import peek_budgets, peek_limits
 from apps.gateway.routing import (
     Candidate,
     Environment,
@@ -57,12 +59,12 @@ from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
+from apps.orgs.identities import NotAdmitted
+from apps.orgs.jwks import KeysUnavailable
 from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
-from apps.policies.engine.policy import Level
 from apps.policies.engine.request import output_allowance, request_reasons
-from apps.policies.rates.base import RateStore, RatesUnavailable, allow, refuse
-from apps.policies.rehearsal import rehearse_claim
+from apps.policies.rates.base import RateStore, RatesUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
 INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
-NOT_USABLE = "The API key is missing, unknown, expired or revoked."
+NOT_USABLE = "The API key or token is missing, unknown, expired or revoked."
 
 
 class Inbound(Protocol):
@@ -140,6 +142,10 @@ class Pipeline:
         """Answer which models the caller may use."""
         return await self._admitted(Exchange("models"), inbound, self._models)
 
+    async def retrieve_model(self, inbound: Inbound, model: str) -> Answer:
+        """Answer for one model that the caller may use; any other does not exist."""
+        return await self._admitted(Exchange("models"), inbound, partial(self._model, model))
+
     async def close(self) -> None:
         """Wait for what was left to do in the background."""
         await self.settlement.close()
@@ -189,14 +195,18 @@ class Pipeline:
 
     async def _models(self, exchange: Exchange, inbound: Inbound) -> Answer:
         try:
-            await self._authenticate(exchange, inbound)
-            caller, configuration = exchange.caller, exchange.configuration
-            assert caller is not None
-            assert configuration is not None
-            if not await self._is_current(configuration):
-                exchange.forget()
-                await self._authenticate(exchange, inbound)
-            return self._whole(exchange, 200, _model_list(self._usable_models(exchange)))
+            await self._authenticate_anew(exchange, inbound)
+            data = [_model(name) for name in self._usable_models(exchange)]
+            return self._whole(exchange, 200, {"object": "list", "data": data})
+        except GatewayError as error:
+            return _refusal_answer(exchange, error)
+
+    async def _model(self, model: str, exchange: Exchange, inbound: Inbound) -> Answer:
+        try:
+            await self._authenticate_anew(exchange, inbound)
+            if not self._may_use(exchange, model):
+                raise ModelNotFound(f"The model '{model}' does not exist or you may not use it.", param="model")
+            return self._whole(exchange, 200, _model(model))
         except GatewayError as error:
             return _refusal_answer(exchange, error)
 
@@ -215,7 +225,7 @@ class Pipeline:
             self._plan(exchange)
         except GatewayError as error:
             return [error]
-        refusals = (await self._peek_limits(exchange), await self._peek_budgets(exchange))
+        refusals = (await peek_limits(self.rates, exchange), await self._peek_budgets(exchange))
         return [refusal for refusal in refusals if refusal is not None]
 
     async def _with_current_configuration(self, exchange: Exchange, inbound: Inbound) -> Answer:
@@ -241,6 +251,13 @@ class Pipeline:
         return await self._call(exchange, inbound)
 
     async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        try:
+            await self._identify(exchange, inbound)
+        except Forbidden:  # a key of no organization is valid: its request's shape comes first
+            await self._parse(exchange, inbound)
+            raise
+
+    async def _identify(self, exchange: Exchange, inbound: Inbound) -> None:
         found = await self._find_caller(_bearer(inbound.authorization))
         if found is None:
             metrics.unauthenticated()
@@ -312,7 +329,7 @@ class Pipeline:
             exchange.verdict = verdict
             if not verdict.allowed:
                 assert verdict.refused_by is not None
-                raise _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
+                raise rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
         if judgement.limits.shadow:
             await self._take_shadow_limits(exchange, judgement, route.expected_tokens)
 
@@ -322,33 +339,10 @@ class Pipeline:
             if not verdict.allowed:
                 exchange.shadow_reasons.append(shadow_reason(limit, judgement.decision))
 
-    async def _peek_limits(self, exchange: Exchange) -> GatewayError | None:
-        """Read the rate limits as `_take_limits` would find them; return what it would raise."""
-        judgement, route = exchange.judgement, exchange.route
-        assert judgement is not None
-        assert route is not None
-        limits, tokens = judgement.limits.enforced, route.expected_tokens
-        try:
-            readings = await self.rates.peek((*limits, *judgement.limits.shadow), tokens)
-        except RatesUnavailable:
-            return Unavailable("Rate limits cannot be checked right now.")
-        enforced, shadow = readings[: len(limits)], readings[len(limits) :]
-        full = [reading.limit for reading in shadow if reading.refuses(tokens)]
-        exchange.shadow_reasons += [shadow_reason(limit, judgement.decision) for limit in full]
-        if not any(reading.refuses(tokens) for reading in enforced):
-            exchange.verdict = allow(readings)
-            return None
-        verdict = refuse(enforced, tokens)
-        exchange.verdict = replace(verdict, readings=readings)
-        return _rate_limited(exchange, verdict.refused_by, verdict.retry_after_seconds)
-
     async def _peek_budgets(self, exchange: Exchange) -> GatewayError | None:
-        """Reckon with the budgets as `_open` would find them; return what it would raise."""
-        claim = self._intent(exchange).claim
-        result = await self.configurations.read(lambda: rehearse_claim(claim))
-        if isinstance(result, OverBudget):
-            return _over_budget(exchange, result)
-        exchange.budget_readings = result.readings
+        result = await peek_budgets(self.configurations, exchange, self._intent(exchange).claim)
+        if isinstance(result, GatewayError):
+            return result
         self._clamp(exchange, result)
         return None
 
@@ -371,7 +365,7 @@ class Pipeline:
         if isinstance(result, Exception):
             raise result
         if isinstance(result, OverBudget):
-            raise _over_budget(exchange, result)
+            raise over_budget(exchange, result)
         assert isinstance(result, Reserved)
         exchange.budget_readings = result.readings
         self._clamp(exchange, result)
@@ -525,7 +519,9 @@ class Pipeline:
                 found = await self.configurations.find(key)
             except NoOrganization as error:
                 raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
-            except (DatabaseError, InterfaceError) as error:
+            except NotAdmitted as error:
+                raise Forbidden("FORBIDDEN", str(error)) from error
+            except (DatabaseError, InterfaceError, KeysUnavailable) as error:
                 raise Unavailable("Keys cannot be checked right now.") from error
             if found is None or _may_call(found[0]):
                 return found
@@ -544,17 +540,33 @@ class Pipeline:
             self.configurations.drop(exchange.configuration)
         exchange.forget()
 
+    async def _authenticate_anew(self, exchange: Exchange, inbound: Inbound) -> None:
+        """Authenticate for an answer that the journal does not check: by the configuration as the database has it."""
+        await self._identify(exchange, inbound)
+        assert exchange.configuration is not None
+        if not await self._is_current(exchange.configuration):
+            exchange.forget()
+            await self._identify(exchange, inbound)
+
     def _usable_models(self, exchange: Exchange) -> list[str]:
+        assert exchange.configuration is not None
+        targets = exchange.configuration.targets
+        named = [t.pattern for t in targets if "*" not in t.pattern and "?" not in t.pattern]
+        return sorted(m for m in {*named, *self.environment.models()} if self._is_allowed(exchange, m))
+
+    def _may_use(self, exchange: Exchange, model: str) -> bool:
+        assert exchange.configuration is not None
+        with suppress(ModelNotFound):
+            find_targets(exchange.configuration, self.environment, model)
+            return self._is_allowed(exchange, model)
+        return False
+
+    def _is_allowed(self, exchange: Exchange, model: str) -> bool:
         caller, configuration = exchange.caller, exchange.configuration
         assert caller is not None
         assert configuration is not None
-        named = [t.pattern for t in configuration.targets if "*" not in t.pattern and "?" not in t.pattern]
-        return sorted(
-            model
-            for model in {*named, *self.environment.models()}
-            if not configuration.suspended
-            and configuration.judge(caller, model, exchange.timestamp).decision.refusal is None
-        )
+        decision = configuration.judge(caller, model, exchange.timestamp).decision
+        return not configuration.suspended and decision.refusal is None
 
 
 async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
@@ -580,35 +592,6 @@ def _bearer(values: Sequence[str]) -> str:
 
 def _may_call(caller: Caller) -> bool:
     return caller.usable and (caller.expires_at is None or caller.expires_at > datetime.now(UTC))
-
-
-def _rate_limited(exchange: Exchange, limit: Any, retry_after: float) -> RateLimited:
-    assert exchange.judgement is not None
-    message = refusal_message(limit, retry_after)
-    policy = next(p for p, _ in exchange.judgement.decision.rate_limits if str(p.id) == limit.policy_id)
-    exchange.refusal = Reason(RateLimited.code, message, policy)
-    wait = 3600.0 if math.isinf(retry_after) else retry_after
-    return RateLimited(message, details={"policy": limit.policy_name}, retry_after=wait)
-
-
-def _over_budget(exchange: Exchange, over: OverBudget) -> BudgetExceeded:
-    assert exchange.route is not None
-    exchange.budget_readings = over.readings
-    could_cost = usd_from_nano(exchange.route.worst.nano_usd)
-    said = f"Policy '{over.policy.name}' "
-    if over.policy.level is Level.PLATFORM:
-        said += f"does not leave enough for this request, which could cost {could_cost} USD."
-    else:
-        window = "in all" if over.cap.per.value == "total" else f"per {over.cap.per.value}"
-        if over.cap.span_hours is not None:
-            window = f"in any {over.cap.span_hours} hours"
-        left, limit = usd_from_nano(over.left_nano_usd), usd_from_nano(over.cap.limit_nano_usd)
-        said += f"allows {limit} USD {window}; {left} USD is left and this request could cost {could_cost} USD."
-    exchange.refusal = Reason(BudgetExceeded.code, said, over.policy)
-    wait = 3600.0
-    if over.resets_at is not None:
-        wait = max(1.0, (over.resets_at - exchange.timestamp).total_seconds())
-    return BudgetExceeded(said, details={"policy": over.policy.name}, retry_after=wait)
 
 
 def _another_may_answer(error: UpstreamError) -> bool:
@@ -640,6 +623,5 @@ def _refusal_answer(exchange: Exchange, error: GatewayError) -> Answer:
     return Answer(int(error.status), headers, orjson.dumps(error.body()))
 
 
-def _model_list(models: Sequence[str]) -> dict[str, Any]:
-    data = [{"id": model, "object": "model", "created": 0, "owned_by": "llm-control-plane"} for model in models]
-    return {"object": "list", "data": data}
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "llm-control-plane"}

@@ -15,7 +15,7 @@ from apps.audit.models import RequestRecord
 from apps.gateway.errors import BudgetExceeded, RateLimited
 from apps.gateway.inspection import UNSCANNABLE, blocked_by, guard_for
 from apps.gateway.judgement import storable
-from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Part, Place, place_of
+from apps.policies.budgets import Budgets, Claim, OverBudget, Part, Place, counter_as_read, place_of
 from apps.policies.engine.evaluate import Decision, Facts, PolicyIndex, Reason, evaluate, first_enforced
 from apps.policies.engine.kinds import Direction
 from apps.policies.engine.policy import Policy
@@ -145,7 +145,7 @@ class Case:
         now = self._record.timestamp
         budgets = Budgets(now, ())
         places = [(p, place_of(p, cap, now), readings[str(p.id)]) for p, cap in caps]
-        budgets.load(_counter(p, place.budget, reading) for p, place, reading in places)
+        budgets.load(counter_as_read(place.budget, p.organization_id, reading) for p, place, reading in places)
         budgets.load_parts(_used(place, start, r) for _, place, r in places if (start := place.part_start(now)))
         worst = worst_from_json(next(iter(readings.values()))["asked"])
         result = budgets.reserve(Claim(self._record.pk, self._record.organization_id, caps, worst))
@@ -159,17 +159,6 @@ class Case:
         policies = {str(policy.id): policy for policy, _ in self._decision.cost_caps}
         said: dict[str, Any] = next((r for r in self._record.reasons if r.get("code") == BudgetExceeded.code), {})
         return [Reason(BudgetExceeded.code, self._record.error_message, policies.get(said.get("policy_id", "")))]
-
-
-def _counter(policy: Policy, budget: Any, reading: dict[str, Any]) -> Counter:
-    return Counter(
-        id=budget,
-        organization_id=policy.organization_id,
-        limit=reading["limit_nano_usd"],
-        reserved=reading["reserved_nano_usd"],
-        spent=reading["spent_nano_usd"],
-        overrun=0,
-    )
 
 
 def _used(place: Place, start: datetime, reading: dict[str, Any]) -> Part:

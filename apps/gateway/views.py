@@ -129,6 +129,16 @@ class Models(APIView):
         return _response(BACKGROUND.run(pipeline.list_models(WsgiRequest(request._request))))  # noqa: SLF001
 
 
+class Model(APIView):
+    """One model."""
+
+    @extend_schema(operation_id="retrieve_model", summary="Retrieve a model", responses=_ANSWERS, tags=["inference"])
+    def get(self, request: Request, model: str) -> HttpResponseBase:
+        """Describe a model that exists and that the caller's policies allow; any other is not found."""
+        pipeline = BACKGROUND.runtime().pipeline
+        return _response(BACKGROUND.run(pipeline.retrieve_model(WsgiRequest(request._request), model)))  # noqa: SLF001
+
+
 def _response(answer: Answer) -> HttpResponseBase:
     response: HttpResponseBase
     if answer.stream is None:

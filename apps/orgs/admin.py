@@ -25,7 +25,6 @@ from apps.orgs.admin_forms import (
     CredentialForm,
     KeyAddForm,
     MembershipForm,
-    OrganizationForm,
     PasswordForm,
     ReasonForm,
     RotateForm,
@@ -171,7 +170,6 @@ class KeysInline(ScopedInline):
 class OrganizationAdmin(ScopedAdmin):
     """Tenants."""
 
-    form = OrganizationForm
     change_form_after_template = "control_plane/organization_contents.html"
     list_display = ["name", "current_state", "application_count", "created_at"]
     list_filter = ["state"]

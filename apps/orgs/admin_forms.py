@@ -52,22 +52,6 @@ def key_owners(person: User) -> "QuerySet[User]":
     return User.objects.filter(members | Q(pk=person.pk)).distinct()
 
 
-class OrganizationForm(ScopedForm):
-    """An organization's name, which no other has in other letters."""
-
-    class Meta:
-        model = Organization
-        fields = ["name"]
-
-    def clean_name(self) -> str:
-        """Refuse a name that differs from another's in capital letters alone."""
-        name: str = self.cleaned_data["name"]
-        others = Organization.objects.exclude(pk=self.instance.pk).filter(name__iexact=name)
-        if "name" in self.changed_data and others.exists():
-            raise ValidationError("An organization of this name already exists.")
-        return name
-
-
 class KeyAddForm(ScopedForm):
     """A new API key: of an application, or of a person."""
 
@@ -196,13 +180,6 @@ class UserAddForm(ScopedForm):
         if data.get("password"):
             self._check_password(data)
         return data
-
-    def clean_username(self) -> str:
-        """Refuse a name that differs from another's in capital letters alone."""
-        username: str = self.cleaned_data["username"]
-        if User.objects.filter(username__iexact=username).exists():
-            raise ValidationError("A user of this name already exists.")
-        return username
 
     def _check_password(self, data: dict[str, Any]) -> None:
         user = User(username=data.get("username", ""), email=data.get("email", ""))

@@ -25,6 +25,7 @@ from apps.orgs.models import ApiKey, Application, Membership, Organization, Prov
 from apps.orgs.rest.errors import model_rules
 from apps.orgs.rest.fields import Choice, Flag, ObjectSerializer, Reference, Text, Whole
 from apps.orgs.rest.filters import Filter, as_flag, as_text, choice
+from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.views import Collection, json_object
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoping import may, role_in, visible
@@ -146,6 +147,7 @@ class KeyCollection(Collection[ApiKey]):
 
     model = ApiKey
     serializer_class = KeySerializer
+    shown_once = frozenset({"key"})
     filters = {
         "organization": Filter("organization_id"),
         "application": Filter("application_id"),
@@ -176,7 +178,7 @@ class KeyCollection(Collection[ApiKey]):
         """Issue a key; the answer holds its text, this once."""
         return super().create(request)
 
-    def add(self, values: dict[str, Any]) -> dict[str, Any]:
+    def add(self, values: dict[str, Any]) -> tuple[ApiKey, dict[str, str]]:
         """Issue a key with its record."""
         if application := values.get("application"):
             if values.get("organization") not in {None, application.organization}:
@@ -221,13 +223,13 @@ class KeyCollection(Collection[ApiKey]):
         else:
             super().allow_on(action, row)
 
-    def issue(self, values: dict[str, Any]) -> dict[str, Any]:
+    def issue(self, values: dict[str, Any]) -> tuple[ApiKey, dict[str, str]]:
         """Issue a key with its record; return it with its text."""
         with model_rules(self.names, self.unique):
             issued = keys.issue(**values)
         row = issued.row
         record_change(self.actor, "create", row, organization_id=row.organization_id, after=state_of(row))
-        return self.represent(row) | {"key": issued.text}
+        return row, {"key": issued.text}
 
     def end(self, row: ApiKey) -> None:
         """Revoke a key with its record."""
@@ -239,16 +241,18 @@ class KeyCollection(Collection[ApiKey]):
 
     @extend_schema(request=None, responses=KeySerializer)
     @action(detail=True, methods=["post"])
+    @once
     def revoke(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """End a key for good. Once more changes nothing."""
         with transaction.atomic():
             row = self.row_for(Action.CHANGE, id)
             if row.revoked_at is None:
                 self.end(row)
-        return Response(self.represent(row))
+            return self.answer(self.stored(row))
 
     @extend_schema(request=RotationSerializer, responses={201: IssuedKeySerializer})
     @action(detail=True, methods=["post"], url_path="rotate")
+    @once
     def replace(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """Issue a successor with the same owner, name and expiry, and end the key, at once or after a grace."""
         rotation = RotationSerializer(data=json_object(request))
@@ -260,7 +264,7 @@ class KeyCollection(Collection[ApiKey]):
                 issued = rotate(row, self.actor, grace)
             except ModelValidationError as error:
                 raise ValidationError(error.messages) from error
-        return Response(self.represent(issued.row) | {"key": issued.text}, status=201)
+            return self.answer(self.stored(issued.row), 201, key=issued.text)
 
 
 class MembershipOfUserSerializer(serializers.Serializer[Membership]):
@@ -353,7 +357,7 @@ class UserCollection(Collection[User]):
         if not may(self.caller, action, "orgs.membership"):
             super().allow_anywhere(action)
 
-    def add(self, values: dict[str, Any]) -> dict[str, Any]:
+    def add(self, values: dict[str, Any]) -> tuple[User, dict[str, str]]:
         """Store a user, and the membership that comes along, with their records."""
         organization, role = values.pop("organization", None), values.pop("role", None)
         self.allow_user(organization, values)
@@ -365,7 +369,7 @@ class UserCollection(Collection[User]):
             membership = Membership(organization=organization, user=user, role=role)
             membership.save()
             record_change(self.actor, "create", membership, organization_id=organization.pk, after=state_of(membership))
-        return self.represent(user)
+        return user, {}
 
     def allow_user(self, organization: Organization | None, values: dict[str, Any]) -> None:
         """Raise `PermissionDenied` for a user whom the caller may not make."""
@@ -488,14 +492,14 @@ class CredentialCollection(Collection[ProviderCredential]):
         "is_active": Filter("is_active", as_flag),
     }
 
-    def add(self, values: dict[str, Any]) -> dict[str, Any]:
+    def add(self, values: dict[str, Any]) -> tuple[ProviderCredential, dict[str, str]]:
         """Store a credential, its secret encrypted, with the record."""
         secret = values.pop("secret", "")
         row = ProviderCredential(**values)
         self.allow_in(Action.ADD, row.organization_id)
         row.take_secret(secret)
         self.save(row, before=None)
-        return self.represent(row)
+        return row, {}
 
     def apply(self, row: ProviderCredential, values: dict[str, Any]) -> None:
         """Store a changed credential with the record."""

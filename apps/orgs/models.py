@@ -8,12 +8,13 @@ from django.contrib.auth.models import PermissionsMixin
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q, Value
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from apps.audit.uuid7 import uuid7
 from apps.orgs import data_keys, encryption
 from apps.orgs.encryption import DecryptionError, Place, Purpose
+from apps.orgs.naming import refuse_other_capitals
 from apps.orgs.operations import PLATFORM
 from apps.orgs.roles import Role
 from apps.orgs.wrapping import Wrapped
@@ -38,6 +39,10 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuse a name that differs from another's in capital letters alone."""
+        refuse_other_capitals(self, "name")
 
 
 class ConfigVersion(models.Model):
@@ -94,6 +99,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     def __str__(self) -> str:
         return self.username
 
+    def clean(self) -> None:
+        """Refuse a name that differs from another's in capital letters alone."""
+        super().clean()
+        refuse_other_capitals(self, "username")
+
     @property
     def is_staff(self) -> bool:
         """Whether the admin lets them in: every superadmin and every member of an organization."""
@@ -113,12 +123,41 @@ class Membership(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=12, choices=[(r.value, r.value) for r in Role if r is not Role.SUPERADMIN])
+    application = models.ForeignKey(
+        "Application", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="members"
+    )
+    """The application that the identity provider says the person calls for."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["organization", "user"], name="one_role_in_an_organization")]
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role} of {self.organization}"
+
+    def clean(self) -> None:
+        """Refuse an application of another organization."""
+        if self.application and self.application.organization_id != self.organization_id:
+            raise ValidationError({"application": "The application belongs to another organization."})
+
+
+class Identity(models.Model):
+    """Whom the identity provider means by a subject: the one thing that ties its people to users here."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="identities")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255)
+    claims_at = models.DateTimeField(null=True, editable=False)
+    """When the newest token was issued whose claims were taken over: an older one changes nothing any more."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        default_permissions = ()
+        verbose_name_plural = "identities"
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="identity_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.issuer}"
 
 
 class Application(models.Model):
@@ -352,3 +391,31 @@ class ProviderCredential(models.Model):
             data_key=key.id,
             bound=(self.provider, self.base_url),
         )
+
+
+class IdempotencyKey(models.Model):
+    """A caller's ``Idempotency-Key`` with the answer that its request got, for a day; see `apps.orgs.rest.idempotency`.
+
+    The caller is a plain value: a row outlives nothing that is worth a cascade.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    caller = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64)
+    """The SHA-256 of the key."""
+    pepper_id = models.CharField(max_length=40)
+    fingerprint = models.CharField(max_length=64)
+    """A keyed digest of method, path and body: a body may hold a password."""
+    status = models.PositiveSmallIntegerField(default=0)
+    answer = models.TextField(blank=True)
+    """Empty: not kept, since a secret was in it."""
+    etag = models.CharField(max_length=80, blank=True)
+    object_id = models.UUIDField(null=True)
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["caller", "digest"], name="idempotency_key_of_a_caller")]
+
+    def __str__(self) -> str:
+        return str(self.id)

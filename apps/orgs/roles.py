@@ -37,6 +37,7 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "policies.policy": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.policyversion": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.budget": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "policies.budgetalert": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.ledgerentry": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "policies.price": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "gateway.modelroute": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},

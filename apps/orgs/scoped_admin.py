@@ -4,9 +4,7 @@ Rows, permissions, foreign keys (offered and submitted), filters, inlines, autoc
 and deletions all go through `apps.orgs.scoping`. A system check refuses a page that is not built on these classes.
 """
 
-import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,9 +22,10 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 
-from apps.audit.changes import Actor, record_change, state_of
+from apps.audit.changes import Actor, record_change, stamp_of, state_of
 from apps.audit.models import ChangeRecord
 from apps.orgs.models import Organization, User
+from apps.orgs.naming import HIDES, hides_something
 from apps.orgs.roles import Action
 from apps.orgs.scoping import PATHS, SHARED, may, organizations_of, visible
 
@@ -59,8 +58,6 @@ MOST_CHOICES = 500
 MOST_HISTORY = 200
 STAMP = "as_opened"
 """The hidden field of a form that says what its row was when the form was opened."""
-_WITHOUT_DOING = frozenset({"last_login"})
-_JOINERS = frozenset("\u200c\u200d")  # invisible, and needed to write Persian, Hindi and joined emoji
 
 
 def user_of(request: HttpRequest) -> User:
@@ -98,17 +95,6 @@ def differences(record: ChangeRecord) -> list[tuple[str, str | None, str | None]
 def _written(value: Any) -> str | None:
     """Return a value of a change record as people read it: texts as they are, all else as the API writes it."""
     return value if value is None or isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def stamp_of(row: models.Model) -> str:
-    """Return a mark of all that people decide about a stored row, which differs once any of it has changed."""
-    state = {name: value for name, value in state_of(row).items() if name not in _WITHOUT_DOING}
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def is_invisible(character: str) -> bool:
-    """Whether a character shows nothing or turns the text around it, so that two names could look the same."""
-    return character not in _JOINERS and unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -194,8 +180,8 @@ class ScopedForm(_ModelForm):
         """Refuse names that hide something, and to undo unseen what somebody else has changed meanwhile."""
         data = super().clean() or self.cleaned_data
         for name in self.changed_data:
-            if self._is_line(name) and any(map(is_invisible, data.get(name) or "")):
-                self.add_error(name, "Contains characters that cannot be seen. Type it anew.")
+            if self._is_line(name) and hides_something(data.get(name) or ""):
+                self.add_error(name, HIDES)
         opened = self.data.get(self.add_prefix(STAMP))
         if opened and opened != self.stamp:
             self.add_error(None, STALE)

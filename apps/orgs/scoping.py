@@ -23,6 +23,7 @@ PATHS: dict[str, str] = {
     "policies.policy": "organization_id",
     "policies.policyversion": "organization_id",
     "policies.budget": "organization_id",
+    "policies.budgetalert": "organization_id",
     "policies.ledgerentry": "organization_id",
     "gateway.modelroute": "organization_id",
     "audit.requestrecord": "organization_id",

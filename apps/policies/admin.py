@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
+from apps.audit.admin import DayFilter, OrganizationFilter
 from apps.audit.explain import readings_of
 from apps.audit.money import usd_from_nano
 from apps.gateway.explanation import effective_policies, explain
@@ -23,10 +24,11 @@ from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
 from apps.orgs.scoping import visible
 from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm, RequestForm
+from apps.policies.budgets import spent_now
 from apps.policies.describe import describe_stored
 from apps.policies.engine.kinds import Kind
 from apps.policies.engine.policy import Broken, Level
-from apps.policies.models import Budget, LedgerEntry, Policy, PolicyVersion, Price
+from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Policy, PolicyVersion, Price
 
 MODE_COLOURS = {"enforce": "success", "shadow": "warning", "off": "default", "broken": "danger"}
 KIND_CARDS = {
@@ -281,7 +283,7 @@ class PriceAdmin(ScopedAdmin):
 
 @admin.register(Budget)
 class BudgetAdmin(ScopedAdmin):
-    """The counters of the cost caps."""
+    """The counters of the cost caps; of a rolling one, what its span holds now."""
 
     list_display = ["policy_name", "window", "limit_usd", "spent_usd", "reserved_usd", "left_usd", "overrun_usd"]
     ordering = ["-window_start"]
@@ -301,7 +303,7 @@ class BudgetAdmin(ScopedAdmin):
         """Return the budgets, each with the name of its cost cap."""
         name = Policy.objects.filter(pk=OuterRef("policy_id")).values("name")[:1]
         rows: models.QuerySet[Budget] = super().get_queryset(request).annotate(policy_title=Subquery(name))
-        return rows
+        return rows.prefetch_related("parts")
 
     @admin.display(description="Cost cap")
     def policy_name(self, budget: Any) -> str:
@@ -311,6 +313,8 @@ class BudgetAdmin(ScopedAdmin):
     @admin.display(description="Window (UTC)", ordering="window_start")
     def window(self, budget: Budget) -> str:
         """Return from when to when it counts."""
+        if budget.span_hours is not None:
+            return f"any {budget.span_hours} hours"
         if budget.window_end is None:
             return "in total"
         return f"{budget.window_start:%Y-%m-%d} to {budget.window_end:%Y-%m-%d}"
@@ -320,10 +324,10 @@ class BudgetAdmin(ScopedAdmin):
         """Return the limit as of the last reservation."""
         return usd_from_nano(budget.limit_nano_usd)
 
-    @admin.display(description="Spent, USD", ordering="spent_nano_usd")
+    @admin.display(description="Spent, USD")
     def spent_usd(self, budget: Budget) -> str:
-        """Return what was spent, which equals the sum of the ledger."""
-        return usd_from_nano(budget.spent_nano_usd)
+        """Return what was spent in the window."""
+        return usd_from_nano(spent_now(budget))
 
     @admin.display(description="Set aside, USD")
     def reserved_usd(self, budget: Budget) -> str:
@@ -333,7 +337,7 @@ class BudgetAdmin(ScopedAdmin):
     @admin.display(description="Left, USD")
     def left_usd(self, budget: Budget) -> str:
         """Return what a new request may still claim."""
-        return usd_from_nano(max(0, budget.limit_nano_usd - budget.spent_nano_usd - budget.reserved_nano_usd))
+        return usd_from_nano(max(0, budget.limit_nano_usd - spent_now(budget) - budget.reserved_nano_usd))
 
     @admin.display(description="Overrun, USD")
     def overrun_usd(self, budget: Budget) -> str:
@@ -347,18 +351,57 @@ class BudgetAdmin(ScopedAdmin):
         return format_html('<a class="text-link" href="{}">What it was spent on</a>', link)
 
 
+@admin.register(BudgetAlert)
+class BudgetAlertAdmin(ScopedAdmin):
+    """The percents of their limits that budgets crossed. Never changed."""
+
+    list_display = ["timestamp", "percent_of_limit", "spent_usd", "policy_name", "budget"]
+    list_filter = ["budget", OrganizationFilter, ("timestamp", DayFilter)]
+    list_select_related = ["budget"]
+    readonly_fields = ("timestamp", "percent_of_limit", "spent_usd", "limit_usd", "policy_name", "budget")
+    fields = readonly_fields
+    sortable_by = ()
+
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[BudgetAlert]":
+        """Return the alerts, each with the name of its cost cap."""
+        name = Policy.objects.filter(pk=OuterRef("budget__policy_id")).values("name")[:1]
+        rows: models.QuerySet[BudgetAlert] = super().get_queryset(request).annotate(policy_title=Subquery(name))
+        return rows
+
+    @admin.display(description="Crossed")
+    def percent_of_limit(self, alert: BudgetAlert) -> str:
+        """Return which part of the limit was crossed."""
+        return f"{alert.percent} %"
+
+    @admin.display(description="Spent then, USD")
+    def spent_usd(self, alert: BudgetAlert) -> str:
+        """Return what had been spent."""
+        return usd_from_nano(alert.spent_nano_usd)
+
+    @admin.display(description="Limit then, USD")
+    def limit_usd(self, alert: BudgetAlert) -> str:
+        """Return what the limit was."""
+        return usd_from_nano(alert.limit_nano_usd)
+
+    @admin.display(description="Cost cap")
+    def policy_name(self, alert: Any) -> str:
+        """Return the name of the policy whose limit it is."""
+        return alert.policy_title or "(deleted policy)"
+
+
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(ScopedAdmin):
     """What requests cost budgets. Never changed."""
 
     list_display = ["timestamp", "amount_usd", "overrun_usd", "request_link", "budget"]
-    list_filter = ["budget"]
+    list_filter = ["budget", OrganizationFilter, ("timestamp", DayFilter)]
     list_select_related = ["budget"]
     search_fields = ["request_id"]
+    sortable_by = ()
     readonly_fields = ("timestamp", "amount_usd", "overrun_usd", "request_link", "budget")
     fields = readonly_fields
 
-    @admin.display(description="Amount, USD", ordering="amount_nano_usd")
+    @admin.display(description="Amount, USD")
     def amount_usd(self, entry: LedgerEntry) -> str:
         """Return what the request cost."""
         return usd_from_nano(entry.amount_nano_usd)

@@ -1,12 +1,11 @@
 """The JSON API of the policies, their versions, and prices."""
 
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -22,7 +21,7 @@ from apps.orgs.rest.filters import PAGING, Filter, as_text, choice, query_values
 from apps.orgs.rest.pages import CursorPages
 from apps.orgs.rest.views import Collection, Listing
 from apps.orgs.scoping import visible
-from apps.policies.budgets import PARTS
+from apps.policies.budgets import spent_now
 from apps.policies.engine.kinds import ConfigError, Kind, parse_config, parse_terms
 from apps.policies.engine.policy import Mode
 from apps.policies.models import Budget, BudgetAlert, Policy, PolicyVersion, Price
@@ -308,7 +307,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
 
     def get_spent_usd(self, budget: Budget) -> str:
         """Return what is spent."""
-        return usd_from_nano(_spent(budget))
+        return usd_from_nano(spent_now(budget))
 
     def get_reserved_usd(self, budget: Budget) -> str:
         """Return what is set aside."""
@@ -316,21 +315,11 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
 
     def get_left_usd(self, budget: Budget) -> str:
         """Return what a new request may claim."""
-        return usd_from_nano(max(0, budget.limit_nano_usd - _spent(budget) - budget.reserved_nano_usd))
+        return usd_from_nano(max(0, budget.limit_nano_usd - spent_now(budget) - budget.reserved_nano_usd))
 
     def get_overrun_usd(self, budget: Budget) -> str:
         """Return the overruns."""
         return usd_from_nano(budget.overrun_nano_usd)
-
-
-def _spent(budget: Budget) -> int:
-    """What a window has spent; of a rolling one, what its span holds now."""
-    if budget.span_hours is None:
-        return budget.spent_nano_usd
-    span = timedelta(hours=budget.span_hours)
-    since = timezone.now() - span - span / PARTS
-    used = sum(part.used_nano_usd for part in budget.parts.all() if part.starts_at > since)
-    return max(0, used - budget.reserved_nano_usd)
 
 
 @extend_schema(tags=["budgets"])

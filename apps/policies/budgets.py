@@ -5,11 +5,13 @@ requests touches is locked first, in the order of its id, so that two processes 
 a circle.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
+
+from django.utils import timezone
 
 from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
@@ -76,6 +78,30 @@ class Counter:
     overrun: int
     alert_at: list[int] | None = None
     span_hours: int | None = None
+
+
+def counter_of(budget: Budget) -> Counter:
+    """Return the counter that a stored budget is, for whoever reckons and does not write."""
+    return Counter(
+        id=budget.pk,
+        organization_id=budget.organization_id,
+        limit=budget.limit_nano_usd,
+        reserved=budget.reserved_nano_usd,
+        spent=budget.spent_nano_usd,
+        overrun=budget.overrun_nano_usd,
+    )
+
+
+def counter_as_read(budget: UUID, organization_id: UUID | None, reading: Mapping[str, Any]) -> Counter:
+    """Return a counter as a record's reading of it shows it; see `Budgets.reserve`."""
+    return Counter(
+        id=budget,
+        organization_id=organization_id,
+        limit=reading["limit_nano_usd"],
+        reserved=reading["reserved_nano_usd"],
+        spent=reading["spent_nano_usd"],
+        overrun=0,
+    )
 
 
 @dataclass(slots=True)
@@ -340,6 +366,19 @@ class Place:
     def part_start(self, now: datetime) -> datetime | None:
         """Return the start of the part of a rolling span that ``now`` lies in; ``None`` where the window is fixed."""
         return now - (now - BEGINNING) % (self.span / PARTS) if self.span else None
+
+
+def spent_now(budget: Budget) -> int:
+    """Return what a stored counter's window has spent, in nano-USD; of a rolling one, what its span holds now.
+
+    Reads the budget's ``parts``, which a list of budgets fetches beforehand.
+    """
+    if budget.span_hours is None:
+        return budget.spent_nano_usd
+    span = timedelta(hours=budget.span_hours)
+    since = timezone.now() - span - span / PARTS
+    used = sum(part.used_nano_usd for part in budget.parts.all() if part.starts_at > since)
+    return max(0, used - budget.reserved_nano_usd)
 
 
 def place_of(policy: Policy, cap: CostCap, now: datetime) -> Place:

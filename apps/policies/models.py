@@ -215,7 +215,10 @@ class Budget(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{usd_from_nano(self.spent_nano_usd)} of {usd_from_nano(self.limit_nano_usd)} USD"
+        limit = usd_from_nano(self.limit_nano_usd)
+        if self.span_hours is not None:
+            return f"{limit} USD in any {self.span_hours} hours"
+        return f"{usd_from_nano(self.spent_nano_usd)} of {limit} USD"
 
 
 class SpanPart(models.Model):

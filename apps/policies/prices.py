@@ -131,7 +131,7 @@ class PriceBook:
         if own:
             # The most particular name wins, then the latest day.
             return _own(max(own, key=lambda row: ("*" not in row.model, len(row.model), row.effective_from)))
-        return catalogue_price(provider, model)
+        return catalogue_price(provider, model, at.replace(second=0, microsecond=0))
 
 
 def _covers(pattern: re.Pattern[str], row: Price, provider: str, model: str, at: datetime) -> bool:
@@ -145,10 +145,13 @@ def _own(row: Price) -> ModelPrice:
 
 
 @functools.lru_cache(maxsize=4096)
-def catalogue_price(provider: str, model: str) -> ModelPrice | None:
-    """Return the catalogue's price, ``None`` if it does not know the model or its price for tokens."""
+def catalogue_price(provider: str, model: str, minute: datetime) -> ModelPrice | None:
+    """Return the catalogue's price at a time (aware), ``None`` if it does not know the model or its price for tokens.
+
+    Its prices begin on a day, and some hold for some hours of each: what was found is remembered for a minute.
+    """
     info = _catalogue_entry(provider, model)
-    prices = info.get_prices(datetime.now().astimezone()) if info else None
+    prices = info.get_prices(minute) if info else None
     if prices is None or prices.input_mtok is None or prices.output_mtok is None:
         return None
     plain = _rate(prices.input_mtok)

@@ -5,7 +5,7 @@ from datetime import datetime
 from django.db import connection
 from django.utils import timezone
 
-from apps.policies.budgets import Budgets, Claim, Counter, OverBudget, Part, Reserved
+from apps.policies.budgets import Budgets, Claim, OverBudget, Part, Reserved, counter_of
 from apps.policies.models import Budget, SpanPart
 
 
@@ -13,22 +13,11 @@ def rehearse_claim(claim: Claim) -> Reserved | OverBudget:
     """Return what reserving ``claim`` would answer now, by the database's time. Reads only."""
     budgets = Budgets(_now(), ())
     rows = Budget.objects.filter(pk__in=budgets.wanted([claim]))
-    budgets.load(_counter(row) for row in rows)
-    budgets.load([_counter(row) for row in budgets.missing([claim])])
+    budgets.load(counter_of(row) for row in rows)
+    budgets.load([counter_of(row) for row in budgets.missing([claim])])
     parts = SpanPart.objects.filter(budget_id__in=budgets.rolling([claim]))
     budgets.load_parts(Part(*row) for row in parts.values_list("budget_id", "starts_at", "used_nano_usd"))
     return budgets.reserve(claim)
-
-
-def _counter(row: Budget) -> Counter:
-    return Counter(
-        id=row.pk,
-        organization_id=row.organization_id,
-        limit=row.limit_nano_usd,
-        reserved=row.reserved_nano_usd,
-        spent=row.spent_nano_usd,
-        overrun=row.overrun_nano_usd,
-    )
 
 
 def _now() -> datetime:

@@ -16,7 +16,7 @@ from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Role
-from apps.policies.models import Budget, LedgerEntry, Policy
+from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Policy
 
 PASSWORD = "a long enough one"
 ROLES = ("superadmin", "admin", "developer", "auditor")
@@ -39,6 +39,7 @@ class House:
     record: RequestRecord
     budget: Budget
     entry: LedgerEntry
+    alert: BudgetAlert
 
     @property
     def rows(self) -> list[Any]:
@@ -53,6 +54,7 @@ class House:
             self.record,
             self.budget,
             self.entry,
+            self.alert,
         ]
 
 
@@ -117,6 +119,15 @@ def build_house(name: str) -> House:
         request_id=record.pk,
         amount_nano_usd=10**9,
     )
+    alert = BudgetAlert.objects.create(
+        timestamp=timezone.now(),
+        budget=budget,
+        organization_id=organization.pk,
+        window_start=timezone.now(),
+        percent=20,
+        spent_nano_usd=10**9,
+        limit_nano_usd=5 * 10**9,
+    )
     record_change(
         Actor(None, f"actor {marker}", "command"),
         "change",
@@ -138,6 +149,7 @@ def build_house(name: str) -> House:
         record,
         budget,
         entry,
+        alert,
     )
 
 

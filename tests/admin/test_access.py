@@ -94,7 +94,7 @@ def test_no_password_logs_in_where_passwords_are_turned_off(onlookers: Cast) -> 
 
 def test_the_pages_that_nobody_may_change_are_read_only_for_superadmins_too(onlookers: Cast) -> None:
     client, home = onlookers.browser("superadmin"), onlookers.home
-    for row in (home.record, home.budget, home.entry):
+    for row in (home.record, home.budget, home.entry, home.alert):
         assert client.post(address(row, "change", row.pk), {}).status_code in {200, 403}
         assert client.post(address(row, "delete", row.pk), {"post": "yes"}).status_code == 403
         row.refresh_from_db()

@@ -76,8 +76,8 @@ def test_groups_have_no_page() -> None:
     [
         ({"ENCRYPTION_KEYS": {"2026a": KEY}}, []),
         ({"ENCRYPTION_KEYS": {"2026a": KEY, "dev1": KEY}}, []),
-        ({"ENCRYPTION_KEYS": {"dev1": KEY, "2026a": KEY}}, ["controlplane.E006"]),
-        ({"ENCRYPTION_KEYS": {}}, ["controlplane.E005"]),
+        ({"ENCRYPTION_KEYS": {"dev1": KEY, "2026a": KEY}}, ["controlplane.E007"]),
+        ({"ENCRYPTION_KEYS": {}}, ["controlplane.E006"]),
         ({"ENCRYPTION_KEYS": {}, "KMS_KEY_ID": "alias/control-plane"}, []),
         ({"ENCRYPTION_KEYS": {"dev1": KEY}, "KMS_KEY_ID": "alias/control-plane"}, []),
     ],

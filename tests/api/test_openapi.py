@@ -44,6 +44,12 @@ def test_what_is_beside_the_collections_is_described(document: dict[str, Any], p
     assert f"/v1/admin/{path}" in document["paths"]
 
 
+def test_inference_is_described(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+    assert set(paths) >= {"/v1/chat/completions", "/v1/models", "/v1/models/{model}"}
+    assert "404" in paths["/v1/models/{model}"]["get"]["responses"]
+
+
 def test_every_operation_asks_for_a_key_and_describes_its_refusal(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]

@@ -186,6 +186,22 @@ def test_a_body_that_asks_for_another_protocol_is_told_to_ask_for_none(product: 
     assert b"'Upgrade'" in answer
 
 
+@pytest.mark.parametrize("hosts", ["", "host: localhost\r\nhost: localhost\r\n"])
+def test_a_request_needs_one_host(product: Product, hosts: str) -> None:
+    # Under WSGI the server's own rules hold.
+    with connect(product.url("asgi")) as sock:
+        sock.sendall(f"GET /health HTTP/1.1\r\n{hosts}\r\n".encode())
+        answer = sock.recv(65_536)
+    assert status_of(answer) == 400
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "INVALID_REQUEST"
+
+
+def test_a_request_of_http_1_0_needs_no_host(product: Product) -> None:
+    with connect(product.url("asgi")) as sock:
+        sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert status_of(sock.recv(65_536)) == 200
+
+
 def test_what_follows_a_body_is_no_header(product: Product) -> None:
     tenant = Tenant.create(product)
     body = with_fields()

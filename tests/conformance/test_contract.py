@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +39,12 @@ def test_refusals_come_in_the_order_of_the_contract(product: Product, url: str) 
     assert [refusal(post(url, key, body)) for key, body, _ in steps] == [expected for _, _, expected in steps]
     poor = Tenant.create(product, NO_MONEY)
     assert refusal(post(url, poor.key, chat(model="sim-error-500"))) == (429, "BUDGET_EXCEEDED")
+
+
+def test_a_key_of_no_organization_is_refused_after_the_shape(product: Product, url: str) -> None:
+    key = product.demo["admin_api_key"]
+    assert refusal(post(url, key, b"not json")) == (400, "INVALID_REQUEST")
+    assert refusal(post(url, key, chat())) == (403, "FORBIDDEN")
 
 
 def test_an_answer_carries_its_id_its_cost_its_provider_and_the_tightest_limit(product: Product, url: str) -> None:
@@ -176,6 +183,7 @@ def test_a_key_a_policy_and_an_organization_that_change_hold_for_the_next_reques
         ("GET", "/metrics"),
         ("GET", "/v1/openapi.json"),
         ("GET", "/v1/models"),
+        ("GET", "/v1/models/sim-echo"),
         ("GET", "/v1/chat/completions"),
         ("OPTIONS", "/v1/chat/completions"),
         ("GET", "/v1/admin/organizations"),
@@ -219,6 +227,23 @@ def test_a_client_that_leaves_before_a_whole_answer_is_cancelled_and_pays_what_t
     entry = tenant.entry()
     assert (entry["status"], entry["usage_source"]) == ("cancelled", "provider")
     assert (entry["tokens_input"], entry["tokens_output"]) == (100, 50)
+
+
+def test_a_call_whose_client_has_left_holds_its_slot_until_the_provider_is_done_with_it(product: Product) -> None:
+    tenant = Tenant.create(product, ("rate_limit", {"concurrent": 1}))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{product.url('asgi')}/v1/chat/completions",
+            headers={"authorization": f"Bearer {tenant.key}"},
+            json=chat("mock:delay=1.5"),
+            timeout=0.5,
+        )
+    url = product.url("asgi")
+    assert refusal(post(url, tenant.key, chat())) == (429, "RATE_LIMIT_EXCEEDED")
+    while not any(entry["status"] == "cancelled" for entry in tenant.entries()):
+        time.sleep(0.05)
+    while (answer := post(url, tenant.key, chat())).status_code != 200:  # it comes back just after the record
+        assert refusal(answer) == (429, "RATE_LIMIT_EXCEEDED")
 
 
 def test_a_client_that_stops_reading_is_given_up(product: Product) -> None:

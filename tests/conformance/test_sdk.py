@@ -143,6 +143,19 @@ def test_the_models_a_caller_may_use(client: OpenAI, product: Product, url: str)
     assert list(OpenAI(base_url=f"{url}/v1", api_key=nobody.key).models.list()) == []
 
 
+def test_one_model_that_a_caller_may_use(client: OpenAI, product: Product, url: str) -> None:
+    for name in ("sim-echo", "gpt-4o-mini"):
+        model = client.models.retrieve(name)
+        assert (model.id, model.object) == (name, "model")
+    nobody = OpenAI(base_url=f"{url}/v1", api_key=Tenant.create(product, allow=("sim-echo",)).key, max_retries=0)
+    assert nobody.models.retrieve("sim-echo").id == "sim-echo"
+    for name in ("gpt-4o-mini", "no-such-model", "some/model of mine"):
+        with pytest.raises(openai.NotFoundError) as refused:
+            nobody.models.retrieve(name)
+        assert (refused.value.code, refused.value.param) == ("MODEL_NOT_FOUND", "model")
+        assert name in refused.value.message
+
+
 def test_metadata_and_user_are_recorded_and_searchable(client: OpenAI, tenant: Tenant) -> None:
     client.chat.completions.create(model="sim-echo", messages=user("Hi"), user="u-17", metadata={"team": "blue"})
     client.chat.completions.create(model="sim-echo", messages=user("Hi"), user="u-18", metadata={"team": "red"})

@@ -61,6 +61,7 @@ def test_a_server_runs_on_the_role_of_the_document_and_cannot_rewrite_the_past(
             for statement in (
                 "DELETE FROM audit_requestrecord",
                 "UPDATE policies_ledgerentry SET amount_nano_usd = 0",
+                "DELETE FROM policies_budgetalert",
                 "TRUNCATE audit_requestrecord",
                 "ALTER TABLE audit_requestrecord DISABLE TRIGGER ALL",
                 "SET lcp.retention = 'on'; DELETE FROM audit_requestrecord",

@@ -17,7 +17,7 @@ from tests.encryption.kept import an_organization, kept, key_of, read
 
 SECRET = "sk-stored-by-the-release-before"
 OLD_KEY = bytes(range(40))  # of a ring whose keys had more bytes than are used
-migration = importlib.import_module("apps.orgs.migrations.0003_secrets_under_data_keys")
+migration = importlib.import_module("apps.orgs.migrations.0005_secrets_under_data_keys")
 
 
 def stored_as_before(organization: Organization | None, **fields: Any) -> ProviderCredential:

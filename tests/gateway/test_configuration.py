@@ -1,9 +1,11 @@
 """A burst of requests reads a configuration once, and is none the worse for it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from apps.gateway.configuration import Caller, Configuration, Configurations
+from apps.orgs.models import ApiKey
 from tests.gateway.house import House
 
 BURST = 20
@@ -17,10 +19,10 @@ class Counted(Configurations):
         self.readings = 0
         self._meanwhile = meanwhile
 
-    def _load_by_prefix(self, prefix: str, key: str) -> Configuration | None:
+    def _load_by_name(self, name: str, find: Callable[[], ApiKey | None]) -> Configuration | None:
         self.readings += 1
         is_first = self.readings == 1
-        found = super()._load_by_prefix(prefix, key)
+        found = super()._load_by_name(name, find)
         if is_first and self._meanwhile is not None:
             self._meanwhile()
         return found

@@ -82,6 +82,19 @@ async def test_scripts_that_redis_forgot_are_sent_again(redis_store, redis):
     assert (await redis_store.take("b", limits, 0, HOLD_SECONDS)).readings[0].remaining == 3
 
 
+async def test_counts_that_redis_forgot_begin_empty_and_what_ends_after_it_does_no_harm(redis_store, redis, prefix):
+    limits = [requests_limit(2), tokens_limit(100), concurrent_limit(2)]
+    for name in "ab":
+        assert (await redis_store.take(name, limits, 40, HOLD_SECONDS)).allowed
+    await redis.call("DEL", *await redis.call("KEYS", f"*{prefix}*"))
+    verdict = await redis_store.take("c", limits, 40, HOLD_SECONDS)
+    assert [reading.remaining for reading in verdict.readings] == [1, 60, 1]
+    await redis_store.release("a", limits, 40, 90)
+    await redis_store.give_back("b", limits, 40)
+    assert [reading.remaining for reading in await redis_store.peek(limits, 0)] == [1, 60, 1]
+    assert not verdict.degraded
+
+
 async def test_a_connection_that_redis_closed_is_opened_again_unnoticed(own_redis_server):
     store = RedisRateStore(own_redis_server.url, timeout_seconds=10.0, connect_timeout_seconds=10.0)
     redis = Connections(own_redis_server.url, 10.0, 10.0)

@@ -42,7 +42,7 @@ NOT_YET_SENT = CONNECTIONS * WORKERS  # so many more than there are connections
 class Killable:
     """A server of several workers that its supervisor replaces, under a cost cap."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.upstream = MockUpstream()
         self.upstream.start()
         self.database = fresh_database()
@@ -55,6 +55,7 @@ class Killable:
             "PROVIDER_CONNECT_SECONDS": "60",
             "JOURNAL_WAIT_SECONDS": "30",
             "SWEEP_SECONDS": "0.5",
+            **settings,
         }
         self.server = ServerProcess(folder, environment).start()
         cap = {"kind": "cost_cap", "name": "cap", "config": {"limit_usd": "1000", "per": "total"}}

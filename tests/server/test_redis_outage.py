@@ -21,7 +21,7 @@ PROCESSES = "{lcp}:processes"
 class Limited:
     """A server with a Redis of its own, and a rate limit and a cost cap over the demo organization."""
 
-    def __init__(self, folder: Path, when_redis_fails: str) -> None:
+    def __init__(self, folder: Path, when_redis_fails: str, requests: int = 10) -> None:
         self.upstream = MockUpstream()
         self.upstream.start()
         self.redis = EmbeddedRedis()
@@ -35,7 +35,7 @@ class Limited:
             "OPENAI_API_KEY": "x",
         }
         self.server = ServerProcess(folder, environment).start()
-        self.add("rate_limit", {"requests": 10, "per": "hour"})
+        self.add("rate_limit", {"requests": requests, "per": "hour"})
         self.add("cost_cap", {"limit_usd": "1000", "per": "total"})
 
     def add(self, kind: str, config: dict[str, object]) -> None:
@@ -43,10 +43,11 @@ class Limited:
         body = {"kind": kind, "name": kind, "config": config, "organization": self.server.demo["organization"]}
         httpx.post(f"{self.server.url}/v1/admin/policies", json=body, headers=headers).raise_for_status()
 
-    def chat(self, user: str) -> int:
+    def chat(self, user: str, client: httpx.Client | None = None) -> int:
         body = {"model": "gpt-4o-mini", "user": user, "messages": [{"role": "user", "content": "Hello"}]}
         headers = {"Authorization": f"Bearer {self.server.demo['api_key']}"}
-        return httpx.post(f"{self.server.url}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code
+        post = httpx.post if client is None else client.post
+        return post(f"{self.server.url}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code
 
     def freeze_redis(self) -> None:
         assert self.redis._process is not None

@@ -38,8 +38,10 @@ _CODES: dict[int, tuple[str, str]] = {
     404: ("NOT_FOUND", "invalid_request_error"),
     405: ("METHOD_NOT_ALLOWED", "invalid_request_error"),
     409: ("CONFLICT", "invalid_request_error"),
+    412: ("PRECONDITION_FAILED", "invalid_request_error"),
     413: ("INVALID_REQUEST", "invalid_request_error"),
     415: ("INVALID_REQUEST", "invalid_request_error"),
+    422: ("IDEMPOTENCY_KEY_REUSED", "invalid_request_error"),
     429: ("RATE_LIMIT_EXCEEDED", "rate_limit_error"),
     500: ("INTERNAL_ERROR", "server_error"),
     503: ("SERVICE_UNAVAILABLE", "server_error"),
@@ -58,6 +60,24 @@ class Conflict(exceptions.APIException):
 
     status_code = status.HTTP_409_CONFLICT
     default_detail = "The change conflicts with what is stored."
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class Changed(exceptions.APIException):
+    """The object is no longer what the caller's ``If-Match`` says it is."""
+
+    status_code = status.HTTP_412_PRECONDITION_FAILED
+    default_detail = "The object has been changed meanwhile. Read it again; its ETag has changed."
+
+
+class KeyReused(exceptions.APIException):
+    """The ``Idempotency-Key`` belongs to another request of the same caller."""
+
+    status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
+    default_detail = "This Idempotency-Key was used for another request. Use a new one for each piece of work."
 
 
 class Unavailable(exceptions.APIException):
@@ -145,7 +165,7 @@ def _known_of_database(error: Exception) -> exceptions.APIException | None:
 
 def _body_of(error: exceptions.APIException) -> dict[str, Any]:
     if not isinstance(error, exceptions.ValidationError):
-        return error_body(error.status_code, str(error.detail))
+        return error_body(error.status_code, str(error.detail), details=getattr(error, "details", None))
     details: dict[str, list[str]] = {}
     for path, message in _messages(error.detail, ""):
         details.setdefault(path or _BODY, []).append(message)

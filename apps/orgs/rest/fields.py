@@ -2,13 +2,14 @@
 
 from typing import Any, ClassVar, TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import CharField, Model, Q, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from apps.orgs.models import User
+from apps.orgs.naming import HIDES, hides_something
 from apps.orgs.rest.filters import as_uuid
 from apps.orgs.scoping import visible
 
@@ -127,9 +128,17 @@ class ObjectSerializer(serializers.ModelSerializer[M]):
         return extra_kwargs, {}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a change of what is fixed; saying it again is no change."""
+        """Refuse a change of what is fixed, and new names that hide something; saying one again is no change."""
+        for name, value in attrs.items():
+            if self._is_line(name) and hides_something(value or "") and value != getattr(self.instance, name, None):
+                raise serializers.ValidationError({name: HIDES})
         if isinstance(self.instance, Model):
             for name in self.Meta.fixed:
                 if name in attrs and attrs.pop(name) != getattr(self.instance, self.fields[name].source or name):
                     raise serializers.ValidationError({name: "This cannot be changed; make a new one."})
         return attrs
+
+    def _is_line(self, name: str) -> bool:
+        """Whether a column is a text of one line that people read."""
+        column = next((field for field in self.Meta.model._meta.concrete_fields if field.name == name), None)
+        return isinstance(column, CharField)

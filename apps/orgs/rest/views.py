@@ -25,7 +25,9 @@ from apps.orgs.rest.authentication import ApiKeyAuthentication
 from apps.orgs.rest.bodies import JsonOnly, StrictJsonParser
 from apps.orgs.rest.errors import model_rules
 from apps.orgs.rest.filters import Filter, QueryFilters, as_uuid
+from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.pages import CursorPages
+from apps.orgs.rest.preconditions import asked_for, check_unchanged, etag_of
 from apps.orgs.roles import Action
 from apps.orgs.scoping import may, visible
 
@@ -50,6 +52,11 @@ class ApiView(APIView):
     def key(self) -> ApiKey:
         """The key they call with."""
         return cast("ApiKey", self.request.auth)
+
+    @property
+    def caller_scope(self) -> str:
+        """Who calls, with which of their roles: a key for one organization reaches less than the user does."""
+        return f"{self.caller.pk}/{getattr(self.request.auth, 'organization_id', None) or ''}"
 
     @property
     def actor(self) -> Actor:
@@ -107,7 +114,16 @@ class Listing(ListModelMixin, ApiView, GenericViewSet[M], Generic[M]):
 
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """Return one object."""
-        return Response(self.get_serializer(self.row(id)).data)
+        return self.answer(self.row(id))
+
+    def represent(self, row: M) -> dict[str, Any]:
+        """Return an object as the API shows it."""
+        return dict(self.get_serializer(row).data)
+
+    def answer(self, row: M, status: int = 200, **once: Any) -> Response:
+        """Answer with an object and its ETag. ``once``: what is shown besides, now and never again."""
+        shown = self.represent(row)
+        return Response(shown | once, status=status, headers={"ETag": etag_of(row, shown)})
 
     def row(self, id_text: str) -> M:
         """Return the object with an id of the address. Raises `Http404` for ids that are none or not the caller's."""
@@ -125,15 +141,18 @@ class Collection(Listing[M]):
 
     names: ClassVar[Mapping[str, str]] = {}
     unique: ClassVar[str] = "name"
+    shown_once: ClassVar[frozenset[str]] = frozenset()
+    """Fields of an answer that hold a secret: they are stored nowhere."""
 
+    @once
     def create(self, request: Request) -> Response:
         """Make an object; 201 with the object."""
         self.allow_anywhere(Action.ADD)
         serializer = self.get_serializer(data=json_object(request))
         serializer.is_valid(raise_exception=True)
         with transaction.atomic():
-            answer = self.add(serializer.validated_data)
-        return Response(answer, status=201)
+            row, shown_once = self.add(serializer.validated_data)
+            return self.answer(self.stored(row), 201, **shown_once)
 
     def update(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """Replace an object's fields."""
@@ -156,20 +175,20 @@ class Collection(Listing[M]):
             serializer = self.get_serializer(row, data=json_object(request), partial=partial)
             serializer.is_valid(raise_exception=True)
             self.apply(row, serializer.validated_data)
-        return Response(self.represent(row))
+            return self.answer(self.stored(row))
 
-    def represent(self, row: M) -> dict[str, Any]:
-        """Return an object as the API shows it."""
-        return dict(self.get_serializer(row).data)
+    def stored(self, row: M) -> M:
+        """Return a row as the database now has it: triggers and the database's types have had their say."""
+        return cast("M", QuerySet(self.model).get(pk=row.pk))
 
     # --- What a collection may say differently
 
-    def add(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Store a new object with its record; return what is answered."""
+    def add(self, values: dict[str, Any]) -> tuple[M, dict[str, str]]:
+        """Store a new object with its record; return it with what the answer shows of it besides, this once."""
         row = cast("M", self.model(**values))
         self.allow_in(Action.ADD, organization_of(row))
         self.save(row, before=None)
-        return self.represent(row)
+        return row, {}
 
     def apply(self, row: M, values: dict[str, Any]) -> None:
         """Store the changed object with its record."""
@@ -199,12 +218,18 @@ class Collection(Listing[M]):
         record_change(self.actor, action, row, organization_id=organization_of(row), before=before, after=after)
 
     def row_for(self, action: Action, id_text: str) -> M:
-        """Return an object, locked for a change. Raises `Http404`, or `PermissionDenied` if it may only be seen."""
+        """Return an object, locked for a change.
+
+        Raises `Http404`, `PermissionDenied` if it may only be seen, or `Changed` if ``If-Match`` means another one.
+        """
+        wanted = asked_for(self.request)
         row = self.row(id_text)
         self.allow_on(action, row)
         locked: M | None = QuerySet(self.model).select_for_update(of=("self",)).filter(pk=row.pk).first()
         if locked is None:
             raise Http404
+        if wanted is not None:
+            check_unchanged(wanted, locked, self.represent(locked))
         return locked
 
     def allow_on(self, action: Action, row: M) -> None:

@@ -1,6 +1,7 @@
 """``manage.py serve``: check, prepare, and serve the control plane."""
 
 import shlex
+import threading
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.policies.guardrails.scan import warm
 from controlplane import demo, preflight, server
 
 
@@ -33,12 +35,15 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Port {port} on {host} cannot be used: {error.strerror}. Set PORT to another."
             ) from error
+        processes = self._processes(workers)
+        if processes == 1:  # this one: its detectors compile beside what follows, which takes as long
+            threading.Thread(target=warm, name="detectors", daemon=True).start()
         preflight.migrate_or_refuse()
         self.check(fail_level=40)
         base = f"http://{host}:{port}"
         if not settings.PRODUCTION:
             self._introduce(demo.ensure_demo(Path(settings.DEMO_FILE), base), base)
-        server.run(listener, self._processes(workers))
+        server.run(listener, processes)
 
     def _processes(self, wanted: int) -> int:
         shared = settings.REDIS_URL and settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"

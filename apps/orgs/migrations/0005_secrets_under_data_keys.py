@@ -62,6 +62,6 @@ def current_key(model, organization_id):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orgs", "0002_data_keys")]
+    dependencies = [("orgs", "0004_data_keys")]
 
     operations = [migrations.RunPython(encrypt_anew)]
