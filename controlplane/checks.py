@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 
 from apps.orgs.cognito import problem_of_settings
 from apps.orgs.scoped_admin import ScopedAdmin, ScopedInline
+from controlplane.secrets import DEVELOPMENT_KEY
 
 
 @register(Tags.security)
@@ -29,6 +30,24 @@ def simulated_provider_is_for_development(**_: Any) -> list[CheckMessage]:
             id="controlplane.E004",
         )
     ]
+
+
+@register(Tags.security)
+def secrets_are_encrypted_under_keys_of_the_operator(**_: Any) -> list[CheckMessage]:
+    """Report production without a wrapping key, or with the one that a developer's machine made for itself."""
+    if not settings.PRODUCTION or settings.KMS_KEY_ID:
+        return []
+    if not settings.ENCRYPTION_KEYS:
+        return [Error("Production needs KMS_KEY_ID or ENCRYPTION_KEYS in the environment.", id="controlplane.E006")]
+    if next(iter(settings.ENCRYPTION_KEYS)) == DEVELOPMENT_KEY:
+        return [
+            Error(
+                f"ENCRYPTION_KEYS begins with '{DEVELOPMENT_KEY}', a key that a developer's machine made for itself.",
+                hint="Put a new key first, keep this one behind it, and run 'manage.py rotate_encryption'.",
+                id="controlplane.E007",
+            )
+        ]
+    return []
 
 
 @register(Tags.security)

@@ -16,8 +16,8 @@ from zappa.handler import LambdaHandler
 
 from controlplane.aws_secrets import read_secrets
 
-NEEDED = ("DATABASE_URL", "SECRET_KEY", "KEY_PEPPERS", "ENCRYPTION_KEYS")
-"""What a function cannot make for itself, as a developer's machine does: its disk does not outlive it."""
+NEEDED = (("DATABASE_URL",), ("SECRET_KEY",), ("KEY_PEPPERS",), ("ENCRYPTION_KEYS", "KMS_KEY_ID"))
+"""What a function cannot make for itself, as a developer's machine does: its disk does not outlive it. One of each."""
 _COMMANDS = ("raw_command", "command", "manage")
 _SCHEDULED = {
     "handler.keep_warm_callback": "keep-warm",
@@ -46,7 +46,7 @@ class ControlPlaneHandler(LambdaHandler):  # type: ignore[misc,unused-ignore]  #
             return
         os.environ.update(importlib.import_module(settings_name).ENVIRONMENT_VARIABLES)
         read_secrets()
-        missing = [name for name in NEEDED if not os.environ.get(name)]
+        missing = [" or ".join(names) for names in NEEDED if not any(map(os.environ.get, names))]
         if missing:
             raise ImproperlyConfigured(f"AWS Lambda needs {', '.join(missing)}, from the environment or its secrets.")
         try:

@@ -6,9 +6,13 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from controlplane.checks import identity_provider_is_whole, simulated_provider_is_for_development
+from controlplane.checks import (
+    identity_provider_is_whole,
+    secrets_are_encrypted_under_keys_of_the_operator,
+    simulated_provider_is_for_development,
+)
 
-_NEEDED_IN_PRODUCTION = ("SECRET_KEY", "KEY_PEPPERS", "ENCRYPTION_KEYS", "ALLOWED_HOSTS")
+_NEEDED_IN_PRODUCTION = ("SECRET_KEY", "KEY_PEPPERS", "ALLOWED_HOSTS")
 
 
 def check_settings() -> None:
@@ -22,7 +26,7 @@ def check_settings() -> None:
         missing.append("DATABASE_URL")
     if missing:
         raise CommandError(f"Production needs {', '.join(missing)} in the environment.")
-    for problem in simulated_provider_is_for_development():
+    for problem in (*secrets_are_encrypted_under_keys_of_the_operator(), *simulated_provider_is_for_development()):
         raise CommandError(problem.msg)
 
 

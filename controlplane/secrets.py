@@ -8,6 +8,9 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+DEVELOPMENT_KEY = "dev1"
+"""The id of the keys that a developer's machine makes for itself. Production refuses to encrypt under one."""
+
 
 def parse_key_ring(text: str, name: str) -> dict[str, bytes]:
     """Read ``id:base64,id:base64`` into ``{id: 32 bytes or more}``; the first one is used for new values.
@@ -57,7 +60,7 @@ def _publish(path: Path, text: str) -> None:
 
 
 def _key() -> str:
-    return "dev1:" + base64.b64encode(secrets.token_bytes(32)).decode()
+    return f"{DEVELOPMENT_KEY}:" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 _MAKERS = {"SECRET_KEY": lambda: secrets.token_urlsafe(50), "KEY_PEPPERS": _key, "ENCRYPTION_KEYS": _key}

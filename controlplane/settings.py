@@ -28,6 +28,8 @@ KEY_PEPPERS: dict[str, bytes] = secrets.parse_key_ring(
 ENCRYPTION_KEYS: dict[str, bytes] = secrets.parse_key_ring(
     env.str("ENCRYPTION_KEYS", default=_development_secrets.get("ENCRYPTION_KEYS", "")), "ENCRYPTION_KEYS"
 )
+KMS_KEY_ID: str = env.str("KMS_KEY_ID", default="")
+DATA_KEY_SECONDS: float = env.float("DATA_KEY_SECONDS", default=300.0)
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
 
 # --- Applications

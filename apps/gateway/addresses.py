@@ -145,6 +145,21 @@ def check_addresses(addresses: Iterable[IPAddress], rule: AddressRule, allowed_n
             raise refused("The provider's URL leads to an address that is not public.")
 
 
+def check_entered(url: str, allowed_networks: Sequence[IPNetwork] = ()) -> None:
+    """Check a base URL, which may be empty, as a person enters it. Names are not resolved: entering a URL asks nobody.
+
+    Raises `UpstreamError` (ADDRESS) where the gateway would not connect to it, whatever a name resolves to.
+    """
+    if not url:
+        return
+    location = locate(url)
+    rule = location.rule(trusted=False)
+    if rule is AddressRule.ALLOWED and not allowed_networks:
+        raise refused("The provider's URL must start with https://.")
+    if location.literal:
+        check_addresses([location.literal], rule, allowed_networks)
+
+
 def check_address(url: str, allowed_networks: Sequence[IPNetwork] = ()) -> None:
     """Check a base URL as it is entered. Blocks while the host is resolved; every call checks again when it connects.
 

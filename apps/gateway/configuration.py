@@ -6,6 +6,8 @@ database's in the transaction that admits or refuses a request, and a stale copy
 
 import asyncio
 import logging
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +18,14 @@ from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_old_connections, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from apps.audit import wires
 from apps.gateway.judgement import Judgement, judgement_of
 from apps.gateway.models import ModelRoute
 from apps.gateway.providers.base import Endpoint
 from apps.orgs import identities, jwts, keys
-from apps.orgs.encryption import DecryptionError
+from apps.orgs.encryption import DecryptionError, KeysUnavailable
 from apps.orgs.models import ApiKey, Organization, ProviderCredential
 from apps.orgs.versions import Versions, read_versions
 from apps.policies.engine.evaluate import Facts, PolicyIndex, evaluate
@@ -41,6 +43,8 @@ READERS = 4
 VERIFIERS = 2
 READ_SECONDS = 1.5
 """How long a request waits for a reading. A database that hangs must not hang every request that needs one."""
+RETRY_SECONDS = 5.0
+"""How long a copy is used that lacks credentials because the service of their keys did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class Configuration:
     targets: tuple[Target, ...]
     prices: PriceBook
     callers: dict[str, Caller] = field(default_factory=dict)
+    use_until: float = math.inf
+    """By the monotonic clock. A copy holds for ever at its versions, unless something could not be read for now."""
     _judgements: dict[Facts, Judgement] = field(default_factory=dict)
 
     def judge(self, caller: Caller, model: str, moment: datetime) -> Judgement:
@@ -133,7 +139,7 @@ class Configurations:
         if not name:
             return None
         configuration = self._by_prefix.get(name)
-        if configuration is None:
+        if configuration is None or configuration.use_until <= time.monotonic():
             configuration = await self._load(name, key)
         if configuration is None:
             return None
@@ -230,7 +236,7 @@ class Configurations:
         organization: UUID = row.organization_id
         versions = read_versions(connection, [organization])[organization]
         configuration = self._by_organization.get(organization)
-        if configuration is None or configuration.versions != versions:
+        if configuration is None or configuration.versions != versions or configuration.use_until <= time.monotonic():
             configuration = load_configuration(organization, versions)
         # The key is read after the versions: a change in between leaves the copy older than it looks, never newer.
         row = find()
@@ -260,19 +266,22 @@ def load_configuration(organization_id: UUID, versions: Versions) -> Configurati
     if organization is None:
         return None
     mine = Q(organization_id=organization_id) | Q(organization__isnull=True)
+    targets = [_target(route) for route in _routes(mine)]
+    is_whole = all(whole for _, whole in targets)
     return Configuration(
         organization_id=organization_id,
         versions=versions,
         suspended=organization.state != Organization.State.ACTIVE,
         policies=PolicyIndex(row.read() for row in PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value)),
-        targets=tuple(
-            _target(route)
-            for route in ModelRoute.objects.filter(mine, is_active=True, credential__is_active=True)
-            .select_related("credential")
-            .order_by("priority")
-        ),
+        targets=tuple(target for target, _ in targets),
         prices=PriceBook(Price.objects.all()),
+        use_until=math.inf if is_whole else time.monotonic() + RETRY_SECONDS,
     )
+
+
+def _routes(mine: Q) -> "QuerySet[ModelRoute]":
+    rows = ModelRoute.objects.filter(mine, is_active=True, credential__is_active=True)
+    return rows.select_related("credential__data_key").order_by("priority")
 
 
 class _Reading(Generic[T]):
@@ -328,19 +337,23 @@ def caller_of(row: ApiKey) -> Caller:
     )
 
 
-def _target(route: ModelRoute) -> Target:
-    credential: ProviderCredential = route.credential
-    return Target(route.model, _endpoint(credential), route.upstream_model, route.organization_id is not None)
+def _target(route: ModelRoute) -> tuple[Target, bool]:
+    """Return where a route leads, and whether that holds: ``False`` if its credential cannot be read for now."""
+    endpoint, whole = _endpoint(route.credential)
+    return Target(route.model, endpoint, route.upstream_model, route.organization_id is not None), whole
 
 
-def _endpoint(credential: ProviderCredential) -> Endpoint | None:
+def _endpoint(credential: ProviderCredential) -> tuple[Endpoint | None, bool]:
     try:
         secret = credential.secret()
-    except DecryptionError:
-        logger.exception("Provider credential %s cannot be decrypted; its models are not served.", credential.id)
-        return None
+    except DecryptionError as error:
+        logger.error("Provider credential %s is not served: %s", credential.id, error)  # noqa: TRY400
+        return None, True
+    except KeysUnavailable as error:
+        logger.error("Provider credential %s is not served for now: %s", credential.id, error)  # noqa: TRY400
+        return None, False
     url = credential.base_url or VENDOR_URLS.get(credential.provider, "")
-    return Endpoint(credential.provider, url, secret)
+    return Endpoint(credential.provider, url, secret), True
 
 
 VENDOR_URLS = {"openai": "https://api.openai.com/v1", "simulated": "simulated://local"}

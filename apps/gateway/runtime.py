@@ -23,6 +23,7 @@ from apps.gateway.providers.base import Endpoint
 from apps.gateway.routing import Environment
 from apps.gateway.sweeper import Sweeper
 from apps.gateway.transport import Limits, Timeouts, Transport
+from apps.orgs import wrapping
 from apps.policies.guardrails.scan import warm
 from apps.policies.rates.base import RateStore
 from apps.policies.rates.census import Census
@@ -63,6 +64,7 @@ class Runtime:
         if self.census is not None:
             self.census.start()
         await asyncio.get_running_loop().run_in_executor(None, warm)
+        await asyncio.get_running_loop().run_in_executor(None, wrapping.prepare)
 
     def start_sweeping(self) -> None:
         """Resolve, every now and then, what dead processes left open, and write what they left in the spool."""

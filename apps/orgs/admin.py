@@ -35,6 +35,7 @@ from apps.orgs.admin_forms import (
     key_owners,
 )
 from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
+from apps.orgs.encryption import KeysUnavailable
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
@@ -67,7 +68,9 @@ STATE_COLOURS = {
     "inactive": "danger",
     "revoked": "danger",
     "expired": "warning",
+    "unreadable": "danger",
 }
+UNREADABLE = "cannot be read: enter it again"
 
 CONTENTS = ("orgs.application", "orgs.apikey", "policies.policy", "orgs.providercredential", "gateway.modelroute")
 """What an organization's page leads to, in the order in which one sets it up."""
@@ -602,7 +605,7 @@ class ProviderCredentialAdmin(ScopedAdmin):
     form = CredentialForm
     list_display = ["name", "provider", "organization_name", "shown_url", "shown_secret", "current_state"]
     list_filter = ["organization", "provider", "is_active"]
-    list_select_related = ["organization"]
+    list_select_related = ["organization", "data_key"]
     search_fields = ["name", "base_url"]
     autocomplete_fields = ["organization"]
     fields = ["organization", "name", "provider", "base_url", "secret", "shown_secret", "is_active"]
@@ -632,17 +635,27 @@ class ProviderCredentialAdmin(ScopedAdmin):
         """Return the last four characters of the secret, which are all that is readable."""
         if not credential.encrypted_secret:
             return "none"
-        return f"…{credential.last_four}" if credential.last_four else "set"
+        shown = f"…{credential.last_four}" if credential.last_four else "set"
+        return f"{shown} ({UNREADABLE})" if credential.readable() is False else shown
 
     @badge("State", STATE_COLOURS)
     def current_state(self, credential: ProviderCredential) -> str:
-        """Return whether it is used."""
+        """Return whether it is used, or cannot be because its secret cannot be read."""
+        if credential.readable() is False:
+            return "unreadable"
         return "active" if credential.is_active else "inactive"
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Show the form; where the service of the keys is away, say so and leave everything as it was."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except KeysUnavailable:
+            messages.error(request, "The secret could not be encrypted: the key service does not answer. Try again.")
+            return HttpResponseRedirect(request.path)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Store the credential, a new secret encrypted."""
-        if form.cleaned_data["secret"]:
-            obj.set_secret(form.cleaned_data["secret"])
+        obj.take_secret(form.cleaned_data["secret"])
         super().save_model(request, obj, form, change)
 
     def secrets_set(self, form: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from apps.gateway.addresses import check_address, locate
+from apps.gateway.addresses import check_entered
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins
 from apps.orgs.models import ApiKey, Membership, Organization, ProviderCredential, User
@@ -302,12 +302,8 @@ class CredentialForm(ScopedForm):
     def clean_base_url(self) -> str:
         """Refuse an address that the gateway would never connect to. Names are resolved when it connects."""
         url: str = self.cleaned_data["base_url"]
-        allowed = [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS]
-        if url.lower().startswith("http:") and not allowed:
-            raise ValidationError("The address must start with https://.")
         try:
-            if url and locate(url).literal:
-                check_address(url, allowed)
+            check_entered(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
         except UpstreamError as error:
             raise ValidationError(str(error)) from error
         return url

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.audit.changes import record_change, state_of
-from apps.gateway.addresses import check_address, locate
+from apps.gateway.addresses import check_entered
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs import keys
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins, only_admin_of, said_of
@@ -503,8 +503,7 @@ class CredentialSerializer(ObjectSerializer[ProviderCredential]):
     def validate_base_url(self, url: str) -> str:
         """Refuse an address that the gateway would never connect to. Names are resolved when it connects."""
         try:
-            if url and locate(url).literal:
-                check_address(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
+            check_entered(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
         except UpstreamError as error:
             raise ValidationError(str(error)) from error
         return url
@@ -540,20 +539,18 @@ class CredentialCollection(Collection[ProviderCredential]):
 
     def add(self, values: dict[str, Any]) -> tuple[ProviderCredential, dict[str, str]]:
         """Store a credential, its secret encrypted, with the record."""
-        secret = values.pop("secret", None)
+        secret = values.pop("secret", "")
         row = ProviderCredential(**values)
         self.allow_in(Action.ADD, row.organization_id)
-        if secret:
-            row.set_secret(secret)
+        row.take_secret(secret)
         self.save(row, before=None)
         return row, {}
 
     def apply(self, row: ProviderCredential, values: dict[str, Any]) -> None:
         """Store a changed credential with the record."""
         before = state_of(row)
-        secret = values.pop("secret", None)
+        secret = values.pop("secret", "")
         for name, value in values.items():
             setattr(row, name, value)
-        if secret:
-            row.set_secret(secret)
+        row.take_secret(secret)
         self.save(row, before=before, hidden=("encrypted_secret",) if secret else ())

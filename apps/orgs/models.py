@@ -7,15 +7,18 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Q, Value
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.text import slugify
 
 from apps.audit.uuid7 import uuid7
-from apps.orgs import encryption
+from apps.orgs import data_keys, encryption
+from apps.orgs.encryption import DecryptionError, Place, Purpose
 from apps.orgs.naming import refuse_other_capitals
+from apps.orgs.operations import PLATFORM
 from apps.orgs.roles import Role
+from apps.orgs.wrapping import Wrapped
 
 
 class Organization(models.Model):
@@ -233,6 +236,82 @@ class ApiKey(models.Model):
             self.save(update_fields=["revoked_at"])
 
 
+class DataKey(models.Model):
+    """The key that an organization's secrets are encrypted under, itself wrapped. Without organization: the platform's.
+
+    One of each owner is current. The others are retired: they still open what has not been encrypted anew.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(
+        Organization, null=True, blank=True, on_delete=models.CASCADE, related_name="data_keys"
+    )
+    wrapped_by = models.CharField(max_length=300, editable=False)
+    wrapped = models.TextField(editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    retired_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                Coalesce("organization_id", Value(UUID(PLATFORM))),
+                condition=Q(retired_at__isnull=True),
+                name="one_current_data_key",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"data key of {self.organization or 'the platform'}"
+
+    @classmethod
+    def current(cls, organization_id: UUID | None) -> "DataKey":
+        """Return the key for new secrets of an organization; it stays current until the transaction ends.
+
+        One is made where there is none, or where the current one cannot be opened any more. Raises
+        `encryption.KeysUnavailable`.
+        """
+        mine = cls.objects.select_for_update(no_key=True).filter(organization_id=organization_id, retired_at=None)
+        key = mine.first()
+        if key is not None and not key.opens():
+            key.retire()
+            key = None
+        return key or cls._made(organization_id) or mine.get()
+
+    @classmethod
+    def _made(cls, organization_id: UUID | None) -> "DataKey | None":
+        """Store a new key, or return ``None``: somebody else has just stored one."""
+        key = cls(organization_id=organization_id)
+        key._keep(data_keys.make(key.id, organization_id))
+        DataKey.objects.bulk_create([key], ignore_conflicts=True)
+        return DataKey.objects.select_for_update(no_key=True).filter(pk=key.pk).first()
+
+    def open(self) -> bytes:
+        """Return the key. Raises `encryption.DecryptionError` or `encryption.KeysUnavailable`."""
+        return data_keys.opened(self.id, self.organization_id, Wrapped(self.wrapped_by, self.wrapped))
+
+    def opens(self) -> bool:
+        """Whether the key can be opened. Raises `encryption.KeysUnavailable` if that cannot be told now."""
+        try:
+            self.open()
+        except DecryptionError:
+            return False
+        return True
+
+    def retire(self) -> None:
+        """Use the key for no more new secrets."""
+        self.retired_at = timezone.now()
+        self.save(update_fields=["retired_at"])
+
+    def rewrap(self) -> None:
+        """Wrap the key by the current wrapping key. Raises what `open` raises."""
+        self._keep(data_keys.rewrap(self.id, self.organization_id, Wrapped(self.wrapped_by, self.wrapped)))
+        self.save(update_fields=["wrapped_by", "wrapped"])
+
+    def _keep(self, wrapped: Wrapped) -> None:
+        self.wrapped_by, self.wrapped = wrapped.by, wrapped.text
+
+
 class ProviderCredential(models.Model):
     """How a provider is reached: its address and our secret there, encrypted. Without organization: for all."""
 
@@ -251,6 +330,9 @@ class ProviderCredential(models.Model):
     provider = models.CharField(max_length=40, choices=Provider)
     base_url = models.URLField(max_length=500, blank=True, help_text="Empty: the vendor's own address.")
     encrypted_secret = models.TextField(blank=True, editable=False)
+    data_key = models.ForeignKey(
+        DataKey, null=True, on_delete=models.RESTRICT, related_name="credentials", editable=False
+    )
     last_four = models.CharField(max_length=4, blank=True, editable=False)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -270,17 +352,54 @@ class ProviderCredential(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def take_secret(self, secret: str) -> None:
+        """Keep a new secret. Without one the stored one stays, unless the provider needs none: then it is forgotten."""
+        if secret:
+            self.set_secret(secret)
+        elif self.provider == self.Provider.SIMULATED:
+            self.encrypted_secret, self.data_key, self.last_four = "", None, ""
+
     def set_secret(self, secret: str) -> None:
-        """Encrypt and keep the secret, bound to this row; of its text only the last four characters stay readable."""
-        self.encrypted_secret = encryption.encrypt(secret, context=self._context())
+        """Encrypt and keep the secret, bound to this row and to where it leads; the last four characters stay readable.
+
+        Call it last and in the transaction that saves the row. Raises `encryption.KeysUnavailable`.
+        """
+        self.data_key = DataKey.current(self.organization_id)
+        self.encrypted_secret = encryption.encrypt(secret, self.data_key.open(), self._place(self.data_key))
         self.last_four = secret[-4:] if len(secret) >= 12 else ""
 
-    def secret(self) -> str:
-        """Decrypt the secret. Raises `encryption.DecryptionError` if row or key are not those it was made for."""
-        return encryption.decrypt(self.encrypted_secret, context=self._context()) if self.encrypted_secret else ""
+    def secret(self, purpose: Purpose = Purpose.CALL) -> str:
+        """Decrypt the secret, which is counted.
 
-    def _context(self) -> str:
-        return f"{self.organization_id}|provider_credential|secret|{self.id}"
+        Raises `encryption.DecryptionError` if the row, where it leads or the key are not those it was made for, and
+        `encryption.KeysUnavailable` if that cannot be told now.
+        """
+        if not self.encrypted_secret:
+            return ""
+        with encryption.counted(purpose):
+            if self.data_key is None:
+                raise DecryptionError("The secret has no data key.")
+            return encryption.decrypt(self.encrypted_secret, self.data_key.open(), self._place(self.data_key))
+
+    def readable(self) -> bool | None:
+        """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""
+        try:
+            self.secret(Purpose.CHECK)
+        except DecryptionError:
+            return False
+        except encryption.KeysUnavailable:
+            return None
+        return True
+
+    def _place(self, key: DataKey) -> Place:
+        return Place(
+            organization=self.organization_id,
+            table=self._meta.db_table,
+            column="encrypted_secret",
+            row=self.id,
+            data_key=key.id,
+            bound=(self.provider, self.base_url),
+        )
 
 
 class IdempotencyKey(models.Model):

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib import admin
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -98,8 +99,9 @@ def build_house(name: str) -> House:
         Policy(organization=organization, api_key=key, name=f"rate {marker}", kind="rate_limit", config=RATE)
     )
     credential = ProviderCredential(organization=organization, name=f"credential {marker}", provider="openai")
-    credential.set_secret(f"sk-{uuid4().hex}")
-    credential.save()
+    with transaction.atomic():
+        credential.set_secret(f"sk-{uuid4().hex}")
+        credential.save()
     route = ModelRoute.objects.create(organization=organization, model=f"model-{marker}", credential=credential)
     record = make_record(organization, application, marker)
     budget = Budget.objects.create(

@@ -1,16 +1,20 @@
-"""The check that keeps unscoped pages out of the admin."""
+"""The checks that keep unscoped pages out of the admin, and a developer's key out of production."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.core.checks import run_checks
+from django.test import override_settings
 
 from apps.orgs.models import Application, Organization
 from apps.orgs.scoped_admin import ScopedAdmin
-from controlplane.checks import admin_pages_are_scoped
+from controlplane.checks import admin_pages_are_scoped, secrets_are_encrypted_under_keys_of_the_operator
+
+KEY = bytes(32)
 
 
 @contextmanager
@@ -65,3 +69,21 @@ def test_a_raw_id_field_is_reported() -> None:
 
 def test_groups_have_no_page() -> None:
     assert not admin.site.is_registered(Group)
+
+
+@pytest.mark.parametrize(
+    ("given", "reported"),
+    [
+        ({"ENCRYPTION_KEYS": {"2026a": KEY}}, []),
+        ({"ENCRYPTION_KEYS": {"2026a": KEY, "dev1": KEY}}, []),
+        ({"ENCRYPTION_KEYS": {"dev1": KEY, "2026a": KEY}}, ["controlplane.E007"]),
+        ({"ENCRYPTION_KEYS": {}}, ["controlplane.E006"]),
+        ({"ENCRYPTION_KEYS": {}, "KMS_KEY_ID": "alias/control-plane"}, []),
+        ({"ENCRYPTION_KEYS": {"dev1": KEY}, "KMS_KEY_ID": "alias/control-plane"}, []),
+    ],
+)
+def test_production_encrypts_under_a_key_of_the_operator(given: dict[str, Any], reported: list[str]) -> None:
+    with override_settings(PRODUCTION=True, **given):
+        assert [message.id for message in secrets_are_encrypted_under_keys_of_the_operator()] == reported
+    with override_settings(PRODUCTION=False, **given):
+        assert secrets_are_encrypted_under_keys_of_the_operator() == []

@@ -111,6 +111,26 @@ def test_the_simulated_provider_needs_no_secret(cast: Cast) -> None:
     assert new_credential(cast.browser("admin"), provider="simulated", secret="").status_code == 302
 
 
+def test_a_credential_that_becomes_simulated_forgets_its_secret_and_needs_one_to_come_back(cast: Cast) -> None:
+    row, client = cast.home.credential, cast.browser("admin")
+    url = address(row, "change", row.pk)
+    assert filled(client, url, provider="simulated").status_code == 302
+    row.refresh_from_db()
+    assert (row.encrypted_secret, row.last_four, row.data_key) == ("", "", None)
+    assert "secret" in errors(filled(client, url, provider="openai"))
+
+
+def test_a_secret_that_cannot_be_read_is_shown_as_such_and_mended_by_entering_it_again(cast: Cast) -> None:
+    row, client = cast.home.credential, cast.browser("admin")
+    ProviderCredential.objects.filter(pk=row.pk).update(encrypted_secret=cast.foreign.credential.encrypted_secret)
+    assert "unreadable" in client.get(address(row, "changelist")).content.decode()
+    assert "cannot be read: enter it again" in client.get(address(row, "change", row.pk)).content.decode()
+    assert filled(client, address(row, "change", row.pk), secret=SECRET).status_code == 302
+    assert "unreadable" not in client.get(address(row, "changelist")).content.decode()
+    row.refresh_from_db()
+    assert row.secret() == SECRET
+
+
 def test_an_auditor_sees_no_field_for_the_secret(onlookers: Cast) -> None:
     row = onlookers.home.credential
     assert 'name="secret"' not in onlookers.browser("auditor").get(address(row, "change", row.pk)).content.decode()

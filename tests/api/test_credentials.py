@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from apps.audit.models import ChangeRecord
 from apps.orgs.models import ProviderCredential
@@ -82,6 +83,23 @@ def test_what_a_provider_needs_is_asked_for(cast: Cast) -> None:
     answer = cast.admin.post("provider-credentials", body_of(cast, provider="openai_compatible"))
     assert error_of(answer, 400, "INVALID_REQUEST")["param"] == "base_url"
     cast.admin.made("provider-credentials", body | {"provider": "simulated"})
+
+
+def test_a_credential_that_becomes_simulated_forgets_its_secret_and_needs_one_to_come_back(cast: Cast) -> None:
+    made = cast.admin.made("provider-credentials", body_of(cast))
+    address = f"provider-credentials/{made['id']}"
+    assert cast.admin.patch(address, {"provider": "simulated", "base_url": ""}).json()["last_four"] == ""
+    row = ProviderCredential.objects.get(id=made["id"])
+    assert (row.encrypted_secret, row.data_key) == ("", None)
+    back = cast.admin.patch(address, {"provider": "openai"})
+    assert error_of(back, 400, "INVALID_REQUEST")["param"] == "secret"
+
+
+@override_settings(PROVIDER_ALLOWED_NETWORKS=[])
+def test_plain_http_is_refused_where_no_network_is_allowed(cast: Cast) -> None:
+    body = body_of(cast, provider="openai_compatible", base_url="http://llm.example.com/v1")
+    answer = cast.admin.post("provider-credentials", body)
+    assert error_of(answer, 400, "INVALID_REQUEST")["param"] == "base_url"
 
 
 def test_a_route_is_made_to_a_credential_of_the_organization(cast: Cast) -> None:

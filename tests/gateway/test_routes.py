@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
 from apps.audit.money import usd_from_nano
 from apps.gateway.models import ModelRoute
@@ -34,8 +35,9 @@ class Served(House):
         credential = ProviderCredential(
             organization=self.organization, name=name, provider="openai_compatible", base_url=upstream.base_url
         )
-        credential.set_secret(f"secret of {name} {uuid4()}")
-        credential.save()
+        with transaction.atomic():
+            credential.set_secret(f"secret of {name} {uuid4()}")
+            credential.save()
         rates = {"input_nano_usd": price * 10**6, "output_nano_usd": price * 10**6}
         Price.objects.get_or_create(provider="openai_compatible", model=name, defaults=rates)
         ModelRoute.objects.create(

@@ -28,7 +28,7 @@ def _prepare() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ["ENVIRONMENT"] = "development"
     os.environ["DATA_DIR"] = str(folder / "data")
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "METRICS_TOKEN", "FRONT_END_URL"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "METRICS_TOKEN", "FRONT_END_URL", "KMS_KEY_ID"):
         os.environ.pop(name, None)
     if not os.environ.get("DATABASE_URL"):
         postgres = EmbeddedPostgres(folder / "postgres")

@@ -22,6 +22,8 @@ from django.http import Http404
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 
+from apps.orgs.encryption import KeysUnavailable
+
 logger = logging.getLogger(__name__)
 
 MAX_PARAM_CHARACTERS = 200
@@ -79,7 +81,7 @@ class KeyReused(exceptions.APIException):
 
 
 class Unavailable(exceptions.APIException):
-    """The database does not answer."""
+    """Something that the answer needs does not answer."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = "The database does not answer. Try again."
@@ -94,6 +96,7 @@ _FOREIGN: tuple[tuple[type[Exception], Callable[[], exceptions.APIException]], .
     (SuspiciousOperation, lambda: exceptions.ParseError("The request cannot be read.")),
     (ProtectedError, lambda: Conflict("It is in use and cannot be deleted.")),
     (RestrictedError, lambda: Conflict("It is in use and cannot be deleted.")),
+    (KeysUnavailable, lambda: Unavailable("The service of the encryption keys does not answer. Try again.")),
 )
 
 
