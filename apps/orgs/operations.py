@@ -72,6 +72,60 @@ class BumpsConfigVersion(Operation):
         )
 
 
+class StaysWithin(Operation):
+    """Triggers on PostgreSQL: a row stays with its organization, and what it names is of the same one.
+
+    ``links``: the columns that name rows, by the table that they name. A row of the platform (no organization) may be
+    named by anyone's if its table is in ``shared``. The models say the same, to people in words; this holds for what
+    forgets to ask them. SQLite, which is for development, has the models' word alone.
+    """
+
+    reduces_to_sql = True
+    reversible = True
+
+    def __init__(self, table: str, links: dict[str, str] | None = None, shared: tuple[str, ...] = ()) -> None:
+        self.table = table
+        self.links = links or {}
+        self.shared = shared
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing that Django's state knows of changes."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Create the triggers."""
+        if schema_editor.connection.vendor == "postgresql":
+            for statement in (_POSTGRES_STAYS, _POSTGRES_WITHIN, *self._triggers()):
+                schema_editor.execute(statement, params=None)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Drop the triggers."""
+        if schema_editor.connection.vendor == "postgresql":
+            for name in ("stays", *self.links):
+                schema_editor.execute(f'DROP TRIGGER "{self.table}_{name}_within" ON "{self.table}"')
+
+    def describe(self) -> str:
+        """Say it in `sqlmigrate` and `migrate --plan`."""
+        return f"Keep rows of {self.table} within their organization"
+
+    def _triggers(self) -> list[str]:
+        stays = (
+            f'CREATE TRIGGER "{self.table}_stays_within" BEFORE UPDATE OF organization_id ON "{self.table}" '
+            "FOR EACH ROW EXECUTE FUNCTION lcp_stays_with_its_organization()"
+        )
+        return [stays, *(self._link(column, named) for column, named in self.links.items())]
+
+    def _link(self, column: str, named: str) -> str:
+        platforms = "platform" if named in self.shared else ""
+        return (
+            f'CREATE TRIGGER "{self.table}_{column}_within" BEFORE INSERT OR UPDATE OF {column} ON "{self.table}" '
+            f"FOR EACH ROW EXECUTE FUNCTION lcp_names_within_its_organization('{column}', '{named}', '{platforms}')"
+        )
+
+
 _EVENTS = (("INSERT", "NEW"), ("UPDATE", "OLD"), ("UPDATE", "NEW"), ("DELETE", "OLD"))
 
 _POSTGRES_FUNCTION = """
@@ -83,5 +137,36 @@ BEGIN
     VALUES (COALESCE((changed ->> TG_ARGV[1])::uuid, '00000000-0000-0000-0000-000000000000'), 1)
     ON CONFLICT (scope) DO UPDATE SET version = v.version + 1;
     RETURN NULL;
+END $$
+"""
+
+_POSTGRES_STAYS = """
+CREATE OR REPLACE FUNCTION lcp_stays_with_its_organization() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.organization_id IS DISTINCT FROM OLD.organization_id THEN
+        RAISE EXCEPTION 'a row of % stays with its organization', TG_TABLE_NAME
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+_POSTGRES_WITHIN = """
+CREATE OR REPLACE FUNCTION lcp_names_within_its_organization() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    named uuid := (to_jsonb(NEW) ->> TG_ARGV[0])::uuid;
+    fits boolean;
+BEGIN
+    IF named IS NULL THEN
+        RETURN NEW;
+    END IF;
+    EXECUTE format(
+        'SELECT organization_id IS NOT DISTINCT FROM $1 OR (organization_id IS NULL AND $2) FROM %I WHERE id = $3',
+        TG_ARGV[1]
+    ) INTO fits USING NEW.organization_id, TG_ARGV[2] = 'platform', named;
+    IF fits IS NOT TRUE THEN
+        RAISE EXCEPTION 'what % names is of another organization', TG_TABLE_NAME
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
 END $$
 """

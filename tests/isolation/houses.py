@@ -69,14 +69,12 @@ def release_names(house: House, taken: str) -> None:
 
 def another_of_everything(house: House) -> None:
     """Let the organization have twice as much, and the platform one more organization."""
-    twin = build_house(house.marker.partition("-")[0])
-    for row in (twin.application, twin.policy, twin.credential, twin.route):
-        row.organization = house.organization
-        row.save()
-    for row in (twin.record, twin.entry):
+    build_house(house.marker.partition("-")[0])
+    take_names(house, uuid4().hex)
+    for row in (house.record, house.entry):
         columns = {one.attname: one.value_from_object(row) for one in row._meta.concrete_fields if not one.primary_key}
-        other = {"request_id": uuid4()} if row is twin.entry else {}
-        type(row).objects.create(**columns | other | {"organization_id": house.organization.pk})
+        other = {"request_id": uuid4()} if row is house.entry else {}
+        type(row).objects.create(**columns | other)
 
 
 def _api(cast: Cast) -> ApiCast:
