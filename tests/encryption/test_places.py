@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from apps.orgs import encryption
 from apps.orgs.encryption import DecryptionError, Place, Purpose
 from apps.orgs.models import ProviderCredential
-from tests.encryption.kept import an_organization, execute, kept, key_of, read
+from tests.encryption.kept import an_organization, execute, kept, key_of, read, without_triggers
 
 SECRET, OTHER = "sk-the-secret-of-one-row", "sk-the-secret-of-another"
 Tamper = Callable[[ProviderCredential, ProviderCredential], None]
@@ -114,8 +114,9 @@ def test_what_comes_from_another_row_of_the_organization_does_not_decrypt(tamper
 def test_a_row_that_is_moved_to_another_organization_with_its_key_does_not_decrypt() -> None:
     home, elsewhere = an_organization(), an_organization()
     row = kept(home, SECRET)
-    execute("UPDATE orgs_providercredential SET organization_id = %s WHERE id = %s", elsewhere.id, row.id)
-    execute("UPDATE orgs_datakey SET organization_id = %s WHERE id = %s", elsewhere.id, row.data_key_id)
+    with without_triggers():  # which would keep the row where it is
+        execute("UPDATE orgs_providercredential SET organization_id = %s WHERE id = %s", elsewhere.id, row.id)
+        execute("UPDATE orgs_datakey SET organization_id = %s WHERE id = %s", elsewhere.id, row.data_key_id)
     with pytest.raises(DecryptionError):
         read(row).secret()
 

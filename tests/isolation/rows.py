@@ -16,6 +16,7 @@ from apps.orgs.sign_ins import Event
 BEHIND = {
     "audit.openrequest": "organization_id",
     "orgs.configversion": "scope",
+    "orgs.datakey": "organization_id",
     "orgs.identity": "user__memberships__organization",
     "policies.reservation": "budget__organization_id",
     "policies.spanpart": "budget__organization_id",
