@@ -81,13 +81,16 @@ def overload_sheds_what_is_beyond_capacity(folder: Path) -> Figures:
 async def _flood(server: ServerProcess) -> tuple[dict[str, object], list[str]]:
     asked = request(server.port, tenant(server), body(stream=False))
     peak = await _peak(server.port, asked)
-    load = asyncio.ensure_future(steady(server.port, asked, 3 * peak, SECONDS))
+    offered = 3 * peak
+    load = asyncio.ensure_future(steady(server.port, asked, offered, SECONDS))
     health, admin = await asyncio.gather(_watch(server, "/health", load), _watch(server, "/v1/admin/policies", load))
     seen = await load
+    # The machine may be quicker or slower by now: what can be done is what could be done before and after.
+    peak = (peak + await _peak(server.port, asked)) / 2
     goodput = seen.per_second(200) / peak
     figures = {
         "peak": f"{peak:.0f}/s",
-        "offered": f"{3 * peak:.0f}/s",
+        "offered": f"{offered:.0f}/s",
         "answers": seen.counts(),
         "goodput": f"{goodput:.0%}",
         "answered": _spread(seen, 200),

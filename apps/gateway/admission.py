@@ -32,6 +32,8 @@ BURST_SECONDS = 1.0
 """How long the room may go without being empty before that is overload; also the longest wait in it."""
 BURST_ROOM = 4
 """Places in the room in a burst, for each place at work."""
+OVERLOAD_ROOM = 1 / 8
+"""The same while there is overload. Who waits in vain costs four times what it costs to send them away at once."""
 OVERLOAD_SECONDS = 0.02
 """The longest wait in the room while there is overload, for the longest queue: another's turn comes soon enough."""
 
@@ -180,7 +182,7 @@ class Admission:
         return now < self._overloaded_until or (self.waiting > 0 and now - self._occupied_since > BURST_SECONDS)
 
     def _places_to_wait(self) -> int:
-        return max(1, self.most_working // 2) if self.overloaded else self.most_working * BURST_ROOM
+        return max(1, int(self.most_working * OVERLOAD_ROOM)) if self.overloaded else self.most_working * BURST_ROOM
 
     def _is_behind(self, organization: Organization, newcomers: int) -> bool:
         """Whether another queue would be longer even with so many newcomers in this one's."""

@@ -103,9 +103,14 @@ def test_the_pages_that_nobody_may_change_are_read_only_for_superadmins_too(onlo
 @pytest.mark.parametrize("label", PAGES)
 def test_no_address_that_is_mistyped_breaks_a_page(onlookers: Cast, label: str) -> None:
     client, model = onlookers.browser("superadmin"), by_label(label)
-    for query in ({"q": "a\0"}, {"model_name": "\0"}, {"timestamp_from": "0001-01-01"}, {"timestamp_to": "9999-12-31"}):
-        assert client.get(address(model, "changelist"), query, follow=True).status_code == 200
-    for query in ({"p": "-7"}, {"p": "x"}, {"o": "99.z"}, {"id__exact": "not-an-id"}, {"nothing": "1"}):
+    for query in (
+        {"q": "a\0"},
+        {"model_name": "\0"},
+        {"timestamp_from": "0001-01-01", "timestamp_to": "9999-12-31"},
+        {"p": "-7", "o": "99.z"},
+        {"p": "x"},
+        {"id__exact": "not-an-id"},
+    ):
         assert client.get(address(model, "changelist"), query, follow=True).status_code == 200
     for page in ("change", "history", "delete"):
         assert client.get(address(model, page, "not-an-id")).status_code in {302, 403, 404}

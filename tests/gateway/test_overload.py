@@ -99,14 +99,14 @@ async def test_a_burst_beyond_the_room_is_sent_away_at_once() -> None:
 
 @in_loop
 async def test_a_room_that_does_not_become_empty_is_overload_and_lets_few_wait() -> None:
-    gate = Gate(in_flight=4)
-    for _ in range(4):
+    gate = Gate(in_flight=16)
+    for _ in range(16):
         await gate.enter()
-    waiting = await gate.queue(*[ONE] * 4 * BURST_ROOM)
+    waiting = await gate.queue(*[ONE] * 16 * BURST_ROOM)
     await gate.overload()
     assert await gate.signal() == "in_flight"
     (neighbour,) = await gate.queue(OTHER)
-    assert await signals(waiting) == [""] + ["fair_share"] + ["in_flight"] * (4 * BURST_ROOM - 2)
+    assert await signals(waiting) == [""] + ["fair_share"] + ["in_flight"] * (16 * BURST_ROOM - 2)
     assert not neighbour.done()
 
 
@@ -149,22 +149,22 @@ async def test_the_last_of_the_longest_queue_makes_room_for_a_neighbour() -> Non
 
 @in_loop
 async def test_while_several_organizations_wait_fewer_are_at_work() -> None:
-    gate = Gate(in_flight=8)
-    for _ in range(8):
+    gate = Gate(in_flight=16)
+    for _ in range(16):
         await gate.enter()
     await gate.queue(ONE)
     await gate.overload()
-    assert gate.admission.places == 8
+    assert gate.admission.places == 16
     await gate.queue(OTHER)
-    assert gate.admission.places == 2
+    assert gate.admission.places == 4
     gate.now += BURST_SECONDS
-    assert gate.admission.places == 8
+    assert gate.admission.places == 16
 
 
 @in_loop
 async def test_who_waits_behind_a_longer_queue_is_not_sent_away_with_it() -> None:
-    gate = Gate(in_flight=8)
-    for _ in range(8):
+    gate = Gate(in_flight=32)
+    for _ in range(32):
         await gate.enter()
     first = await gate.queue(ONE)
     await gate.overload()

@@ -65,13 +65,21 @@ def explore(world: World, person: str, knock: Knock, visits: Iterable[Visit]) ->
         nothing = replace(visit, url=world.traces.nothings(visit.url), data=nothings(world.traces, visit.data))
         if visit.url.startswith("/admin/") and person in OUTSIDERS:
             assert_refused(visit, answer)
-        elif (nothing.url, nothing.data) != (visit.url, visit.data):
+        elif (nothing.url, nothing.data) != (visit.url, visit.data) and not sees_what_an_admin_sees(visit, person):
             of_nothing = answered(world, knock, nothing)
             assert world.traces.plain(answer) == world.traces.plain(of_nothing), visit
             if world.both.taken in visit.data.values():
                 release_names(world.both.home, world.both.taken)
     assert digest_of(world.both.foreign.organization.pk) == world.before
     assert crossing_home(world) == []
+
+
+def sees_what_an_admin_sees(visit: Visit, person: str) -> bool:
+    """Whether a page is the same to a person as to an admin, for whom its answers are compared with those of nothing.
+
+    That halves what the matrix takes; that nothing betrays the other organization is looked at for everyone.
+    """
+    return visit.method == "GET" and visit.url.startswith("/admin/") and person in {"developer", "auditor"}
 
 
 def assert_refused(visit: Visit, answer: str) -> None:
