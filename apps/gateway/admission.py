@@ -33,7 +33,7 @@ BURST_SECONDS = 1.0
 BURST_ROOM = 4
 """Places in the room in a burst, for each place at work."""
 OVERLOAD_ROOM = 1 / 8
-"""The same while there is overload. Who waits in vain costs four times what it costs to send them away at once."""
+"""The same while there is overload. Who waits in vain costs more than who is sent away at once."""
 OVERLOAD_SECONDS = 0.02
 """The longest wait in the room while there is overload, for the longest queue: another's turn comes soon enough."""
 
