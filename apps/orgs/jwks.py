@@ -15,6 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
+from apps.orgs.outbound import ask
 from apps.orgs.strict_json import parse_strict
 
 logger = logging.getLogger(__name__)
@@ -119,22 +120,10 @@ def fetch(url: str) -> bytes:
 
     Raises `ValueError` or an error of the connection.
     """
-    import httpx  # noqa: PLC0415 (a tenth of a second that only those with an identity provider need)
-
-    deadline = time.monotonic() + FETCH_SECONDS
-    headers = {"accept": "application/json", "accept-encoding": "identity"}
-    body = bytearray()
-    with (
-        httpx.Client(timeout=READ_SECONDS, trust_env=False, follow_redirects=False) as client,
-        client.stream("GET", url, headers=headers) as response,
-    ):
-        if response.status_code != 200:
-            raise ValueError(f"The answer was {response.status_code}.")
-        for piece in response.iter_raw():
-            body += piece
-            if len(body) > MAX_BYTES or time.monotonic() > deadline:
-                raise ValueError("The answer was too long or too slow.")
-    return bytes(body)
+    status, body = ask("GET", url, silence_seconds=READ_SECONDS, seconds=FETCH_SECONDS, most_bytes=MAX_BYTES)
+    if status != 200:
+        raise ValueError(f"The answer was {status}.")
+    return body
 
 
 def _key_of(entry: Any) -> RSAPublicKey | None:

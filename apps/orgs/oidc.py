@@ -6,7 +6,6 @@ decided by `apps.orgs.jwts`, and what its claims make of a person by `apps.orgs.
 
 import hmac
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, auth
@@ -25,6 +24,7 @@ from apps.orgs.jwks import KeysUnavailable
 from apps.orgs.jwts import Claims, RefusedToken
 from apps.orgs.login_form import TOO_MANY
 from apps.orgs.models import User
+from apps.orgs.outbound import ask
 from apps.orgs.sign_ins import Event, address_of, record
 from apps.orgs.strict_json import parse_strict
 
@@ -244,24 +244,18 @@ def _redeem(url: str, payload: dict[str, Any]) -> dict[str, Any]:
     """POST a form to the provider; return its answer, a JSON object. Raises `LoginRefused`."""
     import httpx  # noqa: PLC0415 (a tenth of a second that only those with an identity provider need)
 
-    deadline = time.monotonic() + TOKEN_SECONDS
-    body = bytearray()
-    headers = {"accept": "application/json", "accept-encoding": "identity"}
     try:
-        with (
-            httpx.Client(timeout=READ_SECONDS, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", url, data=payload, headers=headers) as response,
-        ):
-            for piece in response.iter_raw():
-                body += piece
-                if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                    raise _unreachable()
+        status, body = ask(
+            "POST", url, silence_seconds=READ_SECONDS, seconds=TOKEN_SECONDS, most_bytes=MAX_ANSWER_BYTES, form=payload
+        )
+    except ValueError as error:
+        raise _unreachable() from error
     except httpx.HTTPError as error:
         logger.warning("The identity provider cannot be reached: %s", type(error).__name__)
         raise _unreachable() from error
-    if response.status_code != 200:
+    if status != 200:
         raise LoginRefused(BEGIN_AGAIN, "The provider refused the code.")
-    return _fields(bytes(body))
+    return _fields(body)
 
 
 def _fields(body: bytes) -> dict[str, Any]:
