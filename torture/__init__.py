@@ -8,6 +8,10 @@ empty folder, asserts what must hold and returns its figures. PostgreSQL and Red
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hypothesis import settings
 
 Figures = Mapping[str, object]
 
@@ -30,3 +34,16 @@ def long_test(seconds: int) -> Callable[[Callable[[Path], Figures]], Callable[[P
         return run
 
     return register
+
+
+def machine_settings(examples: int, steps: int) -> "settings":
+    """Return how a state machine of hypothesis is run at length: drawn anew each time, and not timed."""
+    from hypothesis import HealthCheck, settings
+
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )

@@ -2,27 +2,19 @@
 
 from pathlib import Path
 
-from torture import Figures, long_test
+from torture import Figures, long_test, machine_settings
 
 
 @long_test(seconds=1800)
 def api_walk(_: Path, examples: int = 150, steps: int = 100) -> Figures:
     """Send what the document describes, and what it does not, by every role; look at each answer."""
-    from hypothesis import HealthCheck, settings
     from hypothesis.stateful import run_state_machine_as_test
 
     from apps.gateway.runtime import BACKGROUND
     from tests.api.walk import Walk
 
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
     try:
-        run_state_machine_as_test(Walk, settings=profile)
+        run_state_machine_as_test(Walk, settings=machine_settings(examples, steps))
     finally:
         BACKGROUND.stop()
     answers = {status for statuses in Walk.statuses.values() for status in statuses}

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from torture import Figures, long_test
+from torture import Figures, long_test, machine_settings
 
 
 @long_test(seconds=1800)
 def money_machine(_: Path, examples: int = 300, steps: int = 50) -> Figures:
     """Reserve, settle, run over, leave, die, post twice; change caps and the time; look after each step."""
-    from hypothesis import HealthCheck, settings
     from hypothesis.stateful import run_state_machine_as_test
 
     from tests.budgets.machine import MoneyMachine
@@ -21,13 +20,6 @@ def money_machine(_: Path, examples: int = 300, steps: int = 50) -> Figures:
             taken += 1
             super().check_invariants(*arguments)
 
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(Counted, settings=profile)
+    run_state_machine_as_test(Counted, settings=machine_settings(examples, steps))
     assert taken >= 10_000
     return {"examples": examples, "steps": taken, "overspend": 0}
