@@ -21,7 +21,7 @@ from controlplane.pages import Pages  # noqa: E402
 _pages = Pages(_django, settings.PAGE_THREADS)
 _health = HealthDoor(_pages)
 door = InferenceDoor(_health)
-_entrance = CrossOriginDoor(door)
+_entrance = CrossOriginDoor(door) if settings.FRONT_END_URL else door
 
 LAST_CALL_SECONDS = 1.0
 

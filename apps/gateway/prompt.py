@@ -40,9 +40,6 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 """Fields of OpenAI's that go on as they are. A wrong type is refused here, in the same words for every provider."""
 
 
-_ANY: tuple[tuple[type, ...], str] = ((), "")
-
-
 @dataclass(slots=True)
 class Prompt:
     """A chat completion request. ``body`` is what goes on to the provider, unknown fields and all."""
@@ -170,8 +167,10 @@ def _check_lists(body: Body) -> None:
 
 def _check_types(body: Body) -> None:
     for name, value in body.items():
-        types, wanted = _TYPES.get(name, _ANY)
-        if value is not None and types and type(value) not in types:
+        if value is None or name not in _TYPES:
+            continue
+        types, wanted = _TYPES[name]
+        if type(value) not in types:
             raise InvalidRequest(f"'{name}' must be {wanted}.", param=name)
     for number, tool in enumerate(body.get("tools") or ()):
         if not isinstance(tool.get("type"), _OPTIONAL_TEXT):
