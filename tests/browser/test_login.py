@@ -13,7 +13,7 @@ from apps.orgs.models import Membership, Organization
 from tests.login.flow import Visitor
 from tests.services.openid_provider import OpenIdProvider
 from tests.services.postgres import with_name
-from tests.services.server import ServerProcess
+from tests.services.server import ServerProcess, tracebacks
 
 pytestmark = [
     pytest.mark.limit_seconds(180),
@@ -34,7 +34,7 @@ def site(openid: OpenIdProvider, tmp_path_factory: pytest.TempPathFactory, datab
     server = ServerProcess(folder, {**openid.settings(), "DATABASE_URL": url, "PASSWORD_LOGIN": "false"}).start()
     yield server.url
     server.stop()
-    assert "Traceback" not in server.log.read_text()
+    assert tracebacks(server.log.read_text()) == []
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.doors import Product
+from tests.services.server import tracebacks
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +13,7 @@ def product(tmp_path_factory: pytest.TempPathFactory, database: None) -> Iterato
     running = Product(folder)
     yield running
     running.stop()
-    assert "Traceback" not in running.logs(), running.logs()[-8000:]
+    assert tracebacks(running.logs()) == []
 
 
 @pytest.fixture(params=["asgi", "wsgi"])

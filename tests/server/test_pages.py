@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.services.server import ServerProcess, fresh_database
+from tests.services.server import ServerProcess, fresh_database, tracebacks
 
 pytestmark = pytest.mark.xdist_group("pages")  # one process, one set of servers
 
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: None) -> Iterator
     running = ServerProcess(tmp_path_factory.mktemp("pages"), environment).start()
     yield running
     running.stop()
-    assert "Traceback" not in running.log.read_text(), running.log.read_text()[-8000:]
+    assert tracebacks(running.log.read_text()) == []
 
 
 def test_a_busy_admin_holds_a_bounded_number_of_connections(server: ServerProcess, postgres_only: None) -> None:

@@ -92,6 +92,15 @@ class ServerProcess:
             return False
 
 
+def tracebacks(log: str) -> list[str]:
+    """Return the lines of a server's log that hold a traceback, or belong to one that was not written as JSON."""
+    lines = log.splitlines()
+    plain = [number for number, line in enumerate(lines) if line.startswith("Traceback")]
+    return [line for line in lines if '"traceback"' in line] + [
+        line for number in plain for line in lines[max(number - 2, 0) : number + 40]
+    ]
+
+
 TABLES = "TEST_DATABASE_WITH_TABLES"
 """The environment's name for a database that is copied rather than migrated: a copy takes a tenth of the time."""
 
