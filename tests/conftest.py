@@ -45,8 +45,13 @@ def _end_other_sessions() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_passwords() -> None:
+def quick_settings() -> None:
+    """Spare each test what costs time and says nothing of the product.
+
+    Django's test clients build the middleware anew, and WhiteNoise then looks at every static file that there is.
+    """
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.WHITENOISE_USE_FINDERS = False
 
 
 @pytest.fixture(scope="session")
