@@ -127,8 +127,8 @@ class Writer:
     def queue_age(self) -> float:
         """Return the seconds that the oldest member has waited; who waits aside for a locked row does not count."""
         try:
-            return time.monotonic() - self._queue[0].since
-        except IndexError:
+            return time.monotonic() - self._queue[0].since if self._queue else 0.0
+        except IndexError:  # the writer has just taken the last one
             return 0.0
 
     def held(self) -> int:

@@ -7,7 +7,7 @@ answers whatever happened, after the record of it was handed to the journal.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +41,7 @@ from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, shadow_reason
+from apps.gateway.pacing import Paced
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.refusals import over_budget, rate_limited
@@ -153,7 +154,7 @@ class Pipeline:
     # --- the path
 
     async def _admitted(
-        self, exchange: Exchange, inbound: Inbound, work: Callable[[Exchange, Inbound], Awaitable[Answer]]
+        self, exchange: Exchange, inbound: Inbound, work: Callable[[Exchange, Inbound], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         """Do the work when there is a place for it. Who is shed is counted, not recorded: nothing was done for them."""
         try:
@@ -162,7 +163,8 @@ class Pipeline:
             return _refusal_answer(exchange, error)
         stream = None
         try:
-            answer = await work(exchange, inbound)
+            path = work(exchange, inbound)
+            answer = await (Paced(path, self.admission.pace) if exchange.ticket.paced else path)
             stream = answer.stream
         finally:
             if stream is None:
