@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import BooleanField, Q
-from django.db.models.expressions import RawSQL
+from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -18,8 +16,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.audit import usage
+from apps.audit.admin_filters import labelled
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.money import usd_from_nano
+from apps.audit.rollups import ID_SLACK
 from apps.audit.usage import EARLIEST, LATEST, Group, Period, Scope, Sums
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.reevaluation import reevaluate
@@ -40,11 +40,7 @@ from apps.orgs.scoping import may, reach, visible
 
 METADATA = "metadata."
 MAX_GROUPS = 1000
-_ID_SLACK = timedelta(days=1)  # between the moment in a record's id and its timestamp
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-
-# A path in SQLite's JSON functions cannot name every key; the keys themselves can be compared.
-_SQLITE_LABELLED = "EXISTS (SELECT 1 FROM json_each(audit_requestrecord.metadata) WHERE key = %s AND value = %s)"
 
 PERIOD = {
     "since": Filter("timestamp__gte", as_moment, "From this moment on (ISO 8601)."),
@@ -62,7 +58,7 @@ class PeriodFilters(QueryFilters):
         for name, text in query_values(request, PAGING | filters.keys(), prefix).items():
             if name.startswith(METADATA):
                 key = read_value(name, name.removeprefix(METADATA), as_text)
-                queryset = queryset.filter(_labelled(key, read_value(name, text, as_text)))
+                queryset = queryset.filter(labelled(key, read_value(name, text, as_text)))
             elif name in filters:
                 value = read_value(name, text, filters[name].read)
                 queryset = queryset.filter(_id_bounds(name, value), **{filters[name].lookup: value})
@@ -81,16 +77,10 @@ class PeriodFilters(QueryFilters):
         return [*described, labels] if getattr(view, "model", None) is RequestRecord else described
 
 
-def _labelled(key: str, value: str) -> Q:
-    if connection.features.supports_json_field_contains:
-        return Q(metadata__contains={key: value})
-    return Q(RawSQL(_SQLITE_LABELLED, [key, value], BooleanField()))  # noqa: S611 - both values are bound
-
-
 def _id_bounds(name: str, value: Any) -> Q:
     if name == "since":
-        return Q(pk__gte=_id_at(value, -_ID_SLACK))
-    return Q(pk__lt=_id_at(value, _ID_SLACK)) if name == "until" else Q()
+        return Q(pk__gte=_id_at(value, -ID_SLACK))
+    return Q(pk__lt=_id_at(value, ID_SLACK)) if name == "until" else Q()
 
 
 def _id_at(moment: datetime, slack: timedelta) -> UUID:

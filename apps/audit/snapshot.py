@@ -12,7 +12,7 @@ def snapshot() -> Iterator[None]:
 
     Within a transaction that is under way, the statements see what that sees.
     """
-    if connection.in_atomic_block:
+    if connection.in_atomic_block or _is_under_way_on_sqlite():
         yield
     elif connection.vendor == "postgresql":
         with transaction.atomic(), connection.cursor() as cursor:
@@ -20,6 +20,10 @@ def snapshot() -> Iterator[None]:
             yield
     else:
         yield from _on_sqlite()
+
+
+def _is_under_way_on_sqlite() -> bool:
+    return connection.vendor == "sqlite" and getattr(connection.connection, "in_transaction", False)
 
 
 def _on_sqlite() -> Iterator[None]:

@@ -36,7 +36,7 @@ from apps.orgs.admin_forms import (
 )
 from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
 from apps.orgs.encryption import KeysUnavailable
-from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
+from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, UsageTag, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
     GovernedAdmin,
@@ -161,6 +161,20 @@ class RolesInline(_MembershipInline):
         return str(membership.organization)
 
 
+class UsageTagsInline(ScopedInline):
+    """The metadata keys by which an organization's usage is broken down."""
+
+    model = UsageTag
+    fields = ["key"]
+    max_num = UsageTag.MOST
+    verbose_name = "metadata key of the usage page"
+    verbose_name_plural = "metadata keys of the usage page"
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Return the formset's class, which takes no more than there may be."""
+        return super().get_formset(request, obj, validate_max=True, **kwargs)
+
+
 class KeysInline(ScopedInline):
     """An application's keys, to look at and to open."""
 
@@ -201,13 +215,18 @@ class OrganizationAdmin(_KeepsAdmins):
     ordering = ["name"]
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
-    inlines = [MembersInline]
+    inlines = [MembersInline, UsageTagsInline]
     actions_detail = ["suspend", "activate"]
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
         """Return the organizations with how many applications each has."""
         rows: models.QuerySet[Organization] = super().get_queryset(request)
         return rows.annotate(applications_count=models.Count("applications", distinct=True))
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """Return what else is on the page; a new organization has no usage to break down yet."""
+        inlines = super().get_inlines(request, obj)
+        return inlines if obj else [inline for inline in inlines if inline is not UsageTagsInline]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new organization has a name alone."""

@@ -445,3 +445,8 @@ class UsageTag(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+    def clean(self) -> None:
+        """Refuse a key that no filter of the list of records could name."""
+        if "=" in self.key:
+            raise ValidationError({"key": "A key that has an equals sign cannot be counted."})
