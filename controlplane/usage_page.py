@@ -304,7 +304,7 @@ class _Page:
         if self._scope.application:
             row = visible(Application.objects.filter(pk=self._scope.application), self._user).first()
             return f"application {row}" if row else "an application"
-        person = visible(User.objects.filter(pk=self._scope.user), self._user).first()
+        person = visible(User.objects.filter(pk__in=[self._scope.user]), self._user).first()
         return f"user {person}" if person else "a user"
 
     def _organization_name(self) -> str:
