@@ -258,7 +258,6 @@ class _Page:
         return {
             "title": self._title(groups),
             "span": span,
-            "links": {value: self._page_link(period=value) for value, _ in UsageForm.PERIODS},
             "narrowed": self._narrowed(groups),
             "sums": sums,
             "figures": self._figures(sums, before),

@@ -238,14 +238,17 @@ UPDATE tag_chunk SET value = NULL WHERE EXISTS (
     SELECT 1 FROM (
         SELECT n.organization_id, n.key, n.value,
             ROW_NUMBER() OVER (PARTITION BY n.organization_id, n.key ORDER BY n.requests DESC, n.value)
-            + COALESCE((SELECT COUNT(DISTINCT t.value) FROM audit_tagseries t
-                WHERE t.organization_id = n.organization_id AND t.key = n.key), 0) AS place
+            + COALESCE(k.known, 0) AS place
         FROM (
             SELECT c.organization_id, c.key, c.value, SUM(c.requests) AS requests FROM tag_chunk c
             WHERE NOT EXISTS (SELECT 1 FROM audit_tagseries t
                 WHERE t.organization_id = c.organization_id AND t.key = c.key AND t.value = c.value)
             GROUP BY c.organization_id, c.key, c.value
-        ) n
+        ) n LEFT JOIN (
+            SELECT t.organization_id, t.key, COUNT(DISTINCT t.value) AS known FROM audit_tagseries t
+            WHERE EXISTS (SELECT 1 FROM tag_chunk c WHERE c.organization_id = t.organization_id AND c.key = t.key)
+            GROUP BY t.organization_id, t.key
+        ) k ON k.organization_id = n.organization_id AND k.key = n.key
     ) p
     WHERE p.place > %s AND p.organization_id = tag_chunk.organization_id AND p.key = tag_chunk.key
         AND p.value = tag_chunk.value

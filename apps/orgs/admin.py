@@ -45,6 +45,7 @@ from apps.orgs.scoped_admin import (
     ScopedForm,
     ScopedInline,
     ScopedRelatedFilter,
+    SpendingAdmin,
     actor_of,
     badge,
     detail_action,
@@ -205,7 +206,7 @@ class KeysInline(ScopedInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(_KeepsAdmins):
+class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     """Tenants."""
 
     change_form_after_template = "control_plane/organization_contents.html"
@@ -216,7 +217,8 @@ class OrganizationAdmin(_KeepsAdmins):
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
     inlines = [MembersInline, UsageTagsInline]
-    actions_detail = ["suspend", "activate"]
+    actions_detail = ["usage", "suspend", "activate"]
+    spends_as = "organization"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
         """Return the organizations with how many applications each has."""
@@ -306,7 +308,7 @@ class OrganizationAdmin(_KeepsAdmins):
 
 
 @admin.register(Application)
-class ApplicationAdmin(GovernedAdmin):
+class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
     """Software that calls the gateway."""
 
     list_display = ["name", "organization", "current_state", "created_at"]
@@ -317,8 +319,8 @@ class ApplicationAdmin(GovernedAdmin):
     fields = ["organization", "name", "is_active", "id", "created_at"]
     readonly_fields = ["id", "created_at"]
     inlines = [KeysInline]
-    actions_detail = ["new_key", "explain"]
-    governed_as = "application"
+    actions_detail = ["new_key", "explain", "usage"]
+    governed_as = spends_as = "application"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new application has no id to show yet."""
@@ -518,7 +520,7 @@ class ApiKeyAdmin(GovernedAdmin):
 
 
 @admin.register(User)
-class UserAdmin(_KeepsAdmins, GovernedAdmin):
+class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
     """People and their roles."""
 
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
@@ -528,8 +530,8 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin):
     readonly_fields = ["last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
-    actions_detail = ["set_password", "changes", "explain"]
-    governed_as = "user"
+    actions_detail = ["set_password", "changes", "explain", "usage"]
+    governed_as = spends_as = "user"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
         """Return the users, each with the roles that the person may see."""
