@@ -8,9 +8,10 @@ from django.contrib.admin.apps import AdminConfig
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.paginator import InvalidPage
 from django.db import models, transaction
-from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.templatetags.static import static
-from django.urls import reverse
+from django.urls import path, reverse
 
 from apps.orgs.cognito import IdentityProvider, login_provider
 
@@ -43,7 +44,8 @@ class ControlPlaneSite(_AdminSite):
 
     def get_urls(self) -> list[Any]:
         """Return the site's addresses, without the one that looks up any object of any organization by its id."""
-        return [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
+        own = [path("usage/", self.admin_view(self.usage), name="usage")]
+        return [*own, *(url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site")]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what every page shows. The colours come from our stylesheet: the theme would write a style element."""
@@ -55,6 +57,16 @@ class ControlPlaneSite(_AdminSite):
         from controlplane.front_page import front_page  # noqa: PLC0415  # as above
 
         return super().index(request, {**front_page(user_of(request)), **(extra_context or {})})
+
+    def usage(self, request: HttpRequest) -> HttpResponse:
+        """Show where the money goes."""
+        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
+        from controlplane.usage_page import usage_page  # noqa: PLC0415  # as above
+
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            return HttpResponseRedirect(request.path)
+        context = {**self.each_context(request), **usage_page(request, user_of(request))}
+        return TemplateResponse(request, "control_plane/usage.html", context)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the ways to log in that there are, or log in by password, with the record of it."""
@@ -148,7 +160,10 @@ def stylesheet(_request: HttpRequest) -> str:
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar's groups with the pages that the person may see."""
     start = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
-    groups: list[dict[str, Any]] = [{"title": "", "items": [start]}]
+    first = [start]
+    if request.user.has_perm("audit.view_requestrecord"):
+        first.append({"title": "Usage", "icon": "monitoring", "link": reverse("admin:usage")})
+    groups: list[dict[str, Any]] = [{"title": "", "items": first}]
     for title, pages in _GROUPS:
         items = [_item(page) for page in pages if request.user.has_perm(page[2])]
         if items:

@@ -5,18 +5,18 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Model, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Model, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.audit.models import RequestRecord, Status
+from apps.audit.models import RequestRecord
 from apps.audit.money import NANO
+from apps.audit.usage import Period, Scope, totals
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.models import ModelRoute
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
-from apps.orgs.scoping import organizations_of, visible
+from apps.orgs.scoping import organizations_of, reach, visible
 from apps.policies.models import Policy
 
 LATEST = 8
@@ -48,10 +48,13 @@ def front_page(user: User) -> dict[str, Any]:
     """Return what the front page shows to ``user``: figures, the latest requests and the steps left to do."""
     now = timezone.now()
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    records = _records(user)
+    records, scope = _records(user), Scope(reach(user, "audit.requestrecord"))
     steps = _steps(user)
     return {
-        "figures": [_figures("Today (UTC)", records, today), _figures("Last 7 days", records, now - timedelta(days=7))],
+        "figures": [
+            _figures("Today (UTC)", scope, today),
+            _figures("Last 7 days (UTC)", scope, today - timedelta(days=6)),
+        ],
         "latest": list(records.filter(id__gte=first_id_at(now - timedelta(days=7)))[:LATEST]),
         "steps": steps if any(not step.done for step in steps) else [],
         "may_see_records": user.has_perm("audit.view_requestrecord"),
@@ -64,15 +67,9 @@ def _records(user: User) -> "QuerySet[RequestRecord]":
     return RequestRecord.objects.filter(organization_id__in=organizations_of(user, Action.VIEW, "audit.requestrecord"))
 
 
-def _figures(title: str, records: "QuerySet[RequestRecord]", since: datetime) -> Figures:
-    # The id begins with the time: bounding it lets the database touch these days' partitions alone.
-    sums = records.filter(id__gte=first_id_at(since)).aggregate(
-        requests=Count("id"),
-        refusals=Count("id", filter=Q(status=Status.BLOCKED)),
-        errors=Count("id", filter=Q(status__in=[Status.ERROR, Status.INTERRUPTED])),
-        spend=Coalesce(Sum("cost_nano_usd"), 0),
-    )
-    return Figures(title, sums["requests"], sums["refusals"], sums["errors"], _rounded(int(sums["spend"])))
+def _figures(title: str, scope: Scope, since: datetime) -> Figures:
+    sums = totals(scope, Period(since))
+    return Figures(title, sums.requests, sums.blocked, sums.errors, _rounded(sums.cost_nano_usd))
 
 
 def _rounded(nano: int) -> str:

@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.audit import partitions
-from apps.gateway import sweeper
+from apps.gateway import sweeper, usage_rolls
 
 
 def migrate() -> dict[str, Any]:
@@ -29,6 +29,11 @@ def ensure_partitions() -> dict[str, Any]:
     return {"created": partitions.ensure_partitions()}
 
 
+def roll_usage() -> dict[str, Any]:
+    """Bring the sums of usage up to date; return how many records were counted, as ``counted``."""
+    return {"counted": usage_rolls.roll_usage()}
+
+
 def keep_warm() -> dict[str, Any]:
     """Do nothing: the event itself keeps the process."""
     return {}
@@ -38,6 +43,7 @@ WORK: dict[str, Callable[[], dict[str, Any]]] = {
     "user-migration": migrate,
     "sweep": sweep,
     "keep-warm": keep_warm,
+    "roll-usage": roll_usage,
     "ensure-partitions": ensure_partitions,
 }
 """By the event's ``type``."""

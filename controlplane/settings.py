@@ -157,6 +157,7 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "apps.gateway.tasks.sweep", "schedule": 30.0},
+    "roll-usage": {"task": "apps.gateway.tasks.roll_usage", "schedule": 15.0},
     "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
 }
 
@@ -238,6 +239,7 @@ MAX_JOURNAL_QUEUE_AGE_SECONDS: float = env.float("MAX_JOURNAL_QUEUE_AGE_SECONDS"
 JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=1.5)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(DATA_DIR / "spool")))
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+ROLLUP_SECONDS: float = env.float("ROLLUP_SECONDS", default=15.0)
 
 # --- Providers of the operator's own environment
 

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.dateparse import parse_date
 from django.utils.html import format_html
 
+from apps.audit.admin_filters import EXACT
 from apps.audit.explain import explain, price, readings
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText
 from apps.audit.uuid7 import first_id_at
@@ -199,6 +200,7 @@ class RequestRecordAdmin(ScopedAdmin):
         OrganizationFilter,
         WordsFilter,
         ("timestamp", DayFilter),
+        *EXACT,
     ]
     # Searched by `get_search_results`; the box is shown because this is not empty.
     search_fields = ["id"]

@@ -6,10 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import BooleanField, Count, F, Max, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import TruncDate
+from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -18,8 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.audit import usage
+from apps.audit.admin_filters import labelled
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.money import usd_from_nano
+from apps.audit.rollups import ID_SLACK
+from apps.audit.usage import EARLIEST, LATEST, Group, Period, Scope, Sums
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.reevaluation import reevaluate
 from apps.orgs.rest.filters import (
@@ -35,15 +36,11 @@ from apps.orgs.rest.filters import (
 )
 from apps.orgs.rest.views import ApiView, Listing
 from apps.orgs.roles import Action
-from apps.orgs.scoping import may, visible
+from apps.orgs.scoping import may, reach, visible
 
 METADATA = "metadata."
 MAX_GROUPS = 1000
-_ID_SLACK = timedelta(days=1)  # between the moment in a record's id and its timestamp
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-
-# A path in SQLite's JSON functions cannot name every key; the keys themselves can be compared.
-_SQLITE_LABELLED = "EXISTS (SELECT 1 FROM json_each(audit_requestrecord.metadata) WHERE key = %s AND value = %s)"
 
 PERIOD = {
     "since": Filter("timestamp__gte", as_moment, "From this moment on (ISO 8601)."),
@@ -61,7 +58,7 @@ class PeriodFilters(QueryFilters):
         for name, text in query_values(request, PAGING | filters.keys(), prefix).items():
             if name.startswith(METADATA):
                 key = read_value(name, name.removeprefix(METADATA), as_text)
-                queryset = queryset.filter(_labelled(key, read_value(name, text, as_text)))
+                queryset = queryset.filter(labelled(key, read_value(name, text, as_text)))
             elif name in filters:
                 value = read_value(name, text, filters[name].read)
                 queryset = queryset.filter(_id_bounds(name, value), **{filters[name].lookup: value})
@@ -80,16 +77,10 @@ class PeriodFilters(QueryFilters):
         return [*described, labels] if getattr(view, "model", None) is RequestRecord else described
 
 
-def _labelled(key: str, value: str) -> Q:
-    if connection.features.supports_json_field_contains:
-        return Q(metadata__contains={key: value})
-    return Q(RawSQL(_SQLITE_LABELLED, [key, value], BooleanField()))  # noqa: S611 - both values are bound
-
-
 def _id_bounds(name: str, value: Any) -> Q:
     if name == "since":
-        return Q(pk__gte=_id_at(value, -_ID_SLACK))
-    return Q(pk__lt=_id_at(value, _ID_SLACK)) if name == "until" else Q()
+        return Q(pk__gte=_id_at(value, -ID_SLACK))
+    return Q(pk__lt=_id_at(value, ID_SLACK)) if name == "until" else Q()
 
 
 def _id_at(moment: datetime, slack: timedelta) -> UUID:
@@ -294,22 +285,8 @@ class UsageSerializer(TotalsSerializer):
     groups = GroupSerializer(many=True)
 
 
-_SUMS: dict[str, Any] = {
-    "requests": Count("pk"),
-    "tokens_input": Sum("tokens_input", default=0),
-    "tokens_output": Sum("tokens_output", default=0),
-    "cost_nano_usd": Sum("cost_nano_usd", default=0),
-    "blocked": Count("pk", filter=Q(status=Status.BLOCKED)),
-    "errors": Count("pk", filter=Q(status__in=[Status.ERROR, Status.INTERRUPTED])),
-}
-# By the name of the grouping: the expression that groups, and the column of its name (the last one seen) if any.
-_GROUPINGS: dict[str, tuple[Any, str | None]] = {
-    "model": (F("model"), None),
-    "application": (F("application_id"), "application_name"),
-    "user": (F("user_id"), "user_name"),
-    "day": (TruncDate("timestamp", tzinfo=UTC), None),
-    "status": (F("status"), None),
-}
+_GROUPINGS = {"model": "model", "application": "application_id", "user": "user_id", "day": None, "status": "status"}
+"""By the name of the grouping: the dimension of usage; a day is none."""
 
 
 class Usage(ApiView):
@@ -338,31 +315,36 @@ class Usage(ApiView):
         if not may(self.caller, Action.VIEW, "audit.requestrecord"):
             raise PermissionDenied("Your role does not allow this.")
         given = query_values(request, {*self.filters, "group_by"})
-        rows = visible(RequestRecord.objects.all(), self.caller)
-        for name in given.keys() & self.filters.keys():
-            value = read_value(name, given[name], self.filters[name].read)
-            rows = rows.filter(_id_bounds(name, value), **{self.filters[name].lookup: value})
+        values = {name: read_value(name, given[name], self.filters[name].read) for name in given.keys() - {"group_by"}}
         group_by = read_value("group_by", given["group_by"], as_choice(*_GROUPINGS)) if "group_by" in given else None
-        groups = _groups(rows, group_by) if group_by else []
-        return Response({**_totals(rows.aggregate(**_SUMS)), "group_by": group_by, "groups": groups})
+        scope, period = self._scope(values), Period(values.get("since", EARLIEST), values.get("until", LATEST))
+        dimension = _GROUPINGS[group_by] if group_by else None
+        sums, groups = usage.breakdown(scope, period, [dimension] if dimension else [], MAX_GROUPS)
+        found = groups[dimension] if dimension else _days(scope, period) if group_by else []
+        return Response({**_totals(sums), "group_by": group_by, "groups": [_group(group) for group in found]})
+
+    def _scope(self, values: Mapping[str, Any]) -> Scope:
+        own = reach(self.caller, "audit.requestrecord")
+        if (chosen := values.get("organization")) is not None:
+            own = frozenset({chosen}) if own is None else own & {chosen}
+        return Scope(own, values.get("application"), values.get("user"), values.get("model"))
 
 
-def _groups(rows: "QuerySet[RequestRecord]", group_by: str) -> list[dict[str, Any]]:
-    expression, name = _GROUPINGS[group_by]
-    names = {"name": Max(name)} if name else {}
-    sums = rows.order_by().annotate(key=expression).values("key").annotate(**_SUMS, **names)
-    order = "key" if group_by == "day" else "-requests"
-    return [_group(found) for found in sums.order_by(order, "key")[:MAX_GROUPS]]
+def _days(scope: Scope, period: Period) -> list[Group]:
+    days = usage.timeline(scope, period, usage.DAY)
+    return [Group(str(day.date()), "", sums) for day, sums in days.items()][:MAX_GROUPS]
 
 
-def _group(found: Mapping[str, Any]) -> dict[str, Any]:
-    key = None if found["key"] is None else str(found["key"])
-    return {"key": key, "name": found.get("name") or key or "", **_totals(found)}
+def _group(group: Group) -> dict[str, Any]:
+    return {"key": group.key, "name": group.name or group.key or "", **_totals(group.sums)}
 
 
-def _totals(sums: Mapping[str, Any]) -> dict[str, Any]:
-    totals = {name: sums[name] for name in ("requests", "tokens_input", "tokens_output", "blocked", "errors")}
-    # SQLite and PostgreSQL both sum integers exactly; PostgreSQL's sum of bigints arrives as a Decimal.
-    return {name: int(value) for name, value in totals.items()} | {
-        "cost_usd": usd_from_nano(int(sums["cost_nano_usd"]))
+def _totals(sums: Sums) -> dict[str, Any]:
+    return {
+        "requests": sums.requests,
+        "tokens_input": sums.tokens_input,
+        "tokens_output": sums.tokens_output,
+        "cost_usd": usd_from_nano(sums.cost_nano_usd),
+        "blocked": sums.blocked,
+        "errors": sums.errors,
     }

@@ -96,3 +96,65 @@ BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$
 """
+
+
+LATE_SECONDS = 60
+"""How much later than its id was made a record must be written to be marked as late."""
+
+
+class MarkLate(Operation):
+    """A trigger that marks each record that is written long after its id was made.
+
+    It sees every writer, and fires for rows that are really inserted alone: a replay that finds its record there
+    marks nothing. A record that comes in time costs one comparison.
+    """
+
+    reduces_to_sql = True
+    reversible = True
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing that Django's state knows of changes."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Create the trigger."""
+        statements = _POSTGRES_LATE if schema_editor.connection.vendor == "postgresql" else (_SQLITE_LATE,)
+        for statement in statements:
+            schema_editor.execute(statement, params=None)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Drop the trigger."""
+        on = " ON audit_requestrecord" if schema_editor.connection.vendor == "postgresql" else ""
+        schema_editor.execute(f"DROP TRIGGER audit_requestrecord_late{on}")
+
+    def describe(self) -> str:
+        """Say it in `sqlmigrate` and `migrate --plan`."""
+        return "Mark records that are written late"
+
+
+_POSTGRES_LATE = (
+    """
+CREATE OR REPLACE FUNCTION lcp_mark_late() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit_laterecord (id, organization_id) VALUES (NEW.id, NEW.organization_id) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$
+""",
+    f"""
+CREATE TRIGGER audit_requestrecord_late AFTER INSERT ON audit_requestrecord FOR EACH ROW
+WHEN (NEW.id < rpad(
+    lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - {LATE_SECONDS * 1000}), 12, '0'), 32, '0'
+)::uuid)
+EXECUTE FUNCTION lcp_mark_late()
+""",
+)
+_SQLITE_LATE = f"""
+CREATE TRIGGER audit_requestrecord_late AFTER INSERT ON audit_requestrecord FOR EACH ROW
+WHEN NEW.id < printf('%012x', CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER) - {LATE_SECONDS * 1000})
+BEGIN
+    INSERT OR IGNORE INTO audit_laterecord (id, organization_id) VALUES (NEW.id, NEW.organization_id);
+END
+"""

@@ -36,7 +36,7 @@ from apps.orgs.admin_forms import (
 )
 from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
 from apps.orgs.encryption import KeysUnavailable
-from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
+from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, UsageTag, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
     GovernedAdmin,
@@ -45,6 +45,7 @@ from apps.orgs.scoped_admin import (
     ScopedForm,
     ScopedInline,
     ScopedRelatedFilter,
+    SpendingAdmin,
     actor_of,
     badge,
     detail_action,
@@ -161,6 +162,20 @@ class RolesInline(_MembershipInline):
         return str(membership.organization)
 
 
+class UsageTagsInline(ScopedInline):
+    """The metadata keys by which an organization's usage is broken down."""
+
+    model = UsageTag
+    fields = ["key"]
+    max_num = UsageTag.MOST
+    verbose_name = "metadata key of the usage page"
+    verbose_name_plural = "metadata keys of the usage page"
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Return the formset's class, which takes no more than there may be."""
+        return super().get_formset(request, obj, validate_max=True, **kwargs)
+
+
 class KeysInline(ScopedInline):
     """An application's keys, to look at and to open."""
 
@@ -191,7 +206,7 @@ class KeysInline(ScopedInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(_KeepsAdmins):
+class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     """Tenants."""
 
     change_form_after_template = "control_plane/organization_contents.html"
@@ -201,13 +216,19 @@ class OrganizationAdmin(_KeepsAdmins):
     ordering = ["name"]
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
-    inlines = [MembersInline]
-    actions_detail = ["suspend", "activate"]
+    inlines = [MembersInline, UsageTagsInline]
+    actions_detail = ["usage", "suspend", "activate"]
+    spends_as = "organization"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
         """Return the organizations with how many applications each has."""
         rows: models.QuerySet[Organization] = super().get_queryset(request)
         return rows.annotate(applications_count=models.Count("applications", distinct=True))
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """Return what else is on the page; a new organization has no usage to break down yet."""
+        inlines = super().get_inlines(request, obj)
+        return inlines if obj else [inline for inline in inlines if inline is not UsageTagsInline]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new organization has a name alone."""
@@ -287,7 +308,7 @@ class OrganizationAdmin(_KeepsAdmins):
 
 
 @admin.register(Application)
-class ApplicationAdmin(GovernedAdmin):
+class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
     """Software that calls the gateway."""
 
     list_display = ["name", "organization", "current_state", "created_at"]
@@ -298,8 +319,8 @@ class ApplicationAdmin(GovernedAdmin):
     fields = ["organization", "name", "is_active", "id", "created_at"]
     readonly_fields = ["id", "created_at"]
     inlines = [KeysInline]
-    actions_detail = ["new_key", "explain"]
-    governed_as = "application"
+    actions_detail = ["new_key", "explain", "usage"]
+    governed_as = spends_as = "application"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new application has no id to show yet."""
@@ -499,7 +520,7 @@ class ApiKeyAdmin(GovernedAdmin):
 
 
 @admin.register(User)
-class UserAdmin(_KeepsAdmins, GovernedAdmin):
+class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
     """People and their roles."""
 
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
@@ -509,8 +530,8 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin):
     readonly_fields = ["last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
-    actions_detail = ["set_password", "changes", "explain"]
-    governed_as = "user"
+    actions_detail = ["set_password", "changes", "explain", "usage"]
+    governed_as = spends_as = "user"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
         """Return the users, each with the roles that the person may see."""

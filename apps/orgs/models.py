@@ -428,3 +428,25 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class UsageTag(models.Model):
+    """A key of requests' metadata by whose values an organization's usage is broken down."""
+
+    MOST: ClassVar[int] = 5
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="usage_tags")
+    key = models.CharField(max_length=64, help_text="As clients write it in the metadata, such as team.")
+
+    class Meta:
+        ordering = ["key"]
+        constraints = [models.UniqueConstraint(fields=["organization", "key"], name="usage_tag_unique")]
+
+    def __str__(self) -> str:
+        return self.key
+
+    def clean(self) -> None:
+        """Refuse a key that no filter of the list of records could name."""
+        if "=" in self.key:
+            raise ValidationError({"key": "A key that has an equals sign cannot be counted."})

@@ -34,6 +34,7 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "orgs.user": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "orgs.membership": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "orgs.providercredential": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "orgs.usagetag": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.policy": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.policyversion": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.budget": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
@@ -561,6 +562,23 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
 
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
         """Nothing: `remove` writes the records."""
+
+
+class SpendingAdmin(ScopedAdmin):
+    """The pages of what spends (organizations, applications, users): each leads to its usage."""
+
+    spends_as: ClassVar[str]
+    """What the usage page calls it."""
+
+    def has_usage_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may see records."""
+        return may(user_of(request), Action.VIEW, "audit.requestrecord")
+
+    @detail_action("Usage", permission="usage", icon="monitoring")
+    def usage(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to what a row has used and spent."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(f"{reverse('admin:usage')}?{urlencode({self.spends_as: row.pk})}")
 
 
 class GovernedAdmin(ScopedAdmin):

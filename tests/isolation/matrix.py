@@ -334,6 +334,7 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "rotate_key",
             "revoke_key",
             "explain",
+            "usage",
             "set_password",
             "changes",
         )
@@ -349,6 +350,7 @@ ADMIN_PAGES_THAT_WRITE = (
     - {
         "explain",
         "explain of a subject",
+        "usage",
     }
 )
 """The pages of a row on which something is done to it."""
@@ -376,6 +378,13 @@ def _page(model: Any, page: str, pk: str | None = None) -> str:
 
 def _index(both: Neighbours) -> Iterator[Visit]:
     yield Visit("GET", "/admin/")
+
+
+def _usage_page(both: Neighbours) -> Iterator[Visit]:
+    yield Visit("GET", "/admin/usage/?period=30d")
+    for name in ("organization", "application", "user"):
+        for pk in (both.foreign_pk(f"orgs.{name}"), both.home_pk(f"orgs.{name}")):
+            yield Visit("GET", f"/admin/usage/?{urlencode({name: pk})}")
 
 
 def _search(both: Neighbours) -> Iterator[Visit]:
@@ -420,6 +429,7 @@ def _login(both: Neighbours) -> Iterator[Visit]:
 SITE: dict[str, Callable[[Neighbours], Iterator[Visit]]] = {
     "index": _index,
     "search": _search,
+    "usage": _usage_page,
     "autocomplete": _autocomplete,
     "app_list": _app_lists,
     "catch_all": _catch_all,

@@ -35,7 +35,8 @@ class Traces:
         self._taken = taken
         self._free: list[str] = []
         for row in rows:
-            self._counterparts[str(row.pk)] = _nothings(row.pk)
+            if not isinstance(row.pk, int):  # a number betrays nothing, and stands in no address
+                self._counterparts[str(row.pk)] = _nothings(row.pk)
             if prefix := getattr(row, "prefix", ""):
                 self._counterparts[prefix] = uuid4().hex[: len(prefix)]
         self._known = {str(row.pk) for row in known} | self._counterparts.keys()
