@@ -78,6 +78,10 @@ class RequestRecord(models.Model):
     limits = models.JSONField(default=list)
     attempts = models.JSONField(default=list)
     degraded = models.JSONField(default=list)
+    path = models.JSONField(
+        null=True,
+        help_text="When each stage began, in microseconds since the request came, and how a stream was guarded.",
+    )
     prompt_hash = models.CharField(max_length=64, blank=True)
     response_hash = models.CharField(max_length=64, blank=True)
 

@@ -253,6 +253,7 @@ class Pipeline:
         return await self._call(exchange, inbound)
 
     async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        exchange.begin("authenticate")
         try:
             await self._identify(exchange, inbound)
         except Forbidden:  # a key of no organization is valid: its request's shape comes first
@@ -267,6 +268,7 @@ class Pipeline:
         exchange.caller, exchange.configuration = found
 
     async def _parse(self, exchange: Exchange, inbound: Inbound) -> None:
+        exchange.begin("parse")
         if exchange.prompt is None:
             if inbound.content_encoding not in ("", "identity"):
                 raise InvalidRequest("Compressed bodies are not read: send it without Content-Encoding.", status=415)
@@ -276,6 +278,7 @@ class Pipeline:
 
     def _judge(self, exchange: Exchange) -> None:
         """Find who serves the model (404), what the policies say (403) and what it costs (403 if nobody knows)."""
+        exchange.begin("judge")
         caller, configuration, prompt = exchange.caller, exchange.configuration, exchange.prompt
         assert caller is not None
         assert configuration is not None
@@ -298,6 +301,7 @@ class Pipeline:
             exchange.output_allowance = output_allowance(decision.request_limits, exchange.asked)
 
     async def _inspect(self, exchange: Exchange) -> None:
+        exchange.begin("inspect")
         prompt, judgement = exchange.prompt, exchange.judgement
         assert prompt is not None
         assert judgement is not None
@@ -307,6 +311,7 @@ class Pipeline:
         refuse_unscannable(prompt.body, judgement.input_guard)
 
     def _plan(self, exchange: Exchange) -> None:
+        exchange.begin("plan")
         assert exchange.inspection is not None
         assert exchange.judgement is not None
         assert exchange.prompt is not None
@@ -316,6 +321,7 @@ class Pipeline:
         exchange.route = plan_route(body, exchange.priced, exchange.judgement.decision)
 
     async def _take_limits(self, exchange: Exchange) -> None:
+        exchange.begin("take_limits")
         judgement, route = exchange.judgement, exchange.route
         assert judgement is not None
         assert route is not None
@@ -350,6 +356,7 @@ class Pipeline:
 
     async def _open(self, exchange: Exchange) -> None:
         """Commit the intent and the reservations, or give back what was taken."""
+        exchange.begin("open")
         try:
             exchange.reserved = await self._commit_intent(exchange)
         except BaseException:
@@ -406,6 +413,7 @@ class Pipeline:
     # --- the call
 
     async def _call(self, exchange: Exchange, inbound: Inbound) -> Answer:
+        exchange.begin("call")
         assert exchange.prompt is not None
         candidate, response = await self._reach_provider(exchange)
         if exchange.prompt.stream:
@@ -460,6 +468,7 @@ class Pipeline:
         return response
 
     async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
+        exchange.begin("deliver")
         judgement = exchange.judgement
         assert judgement is not None
         choices = reply.body["choices"]

@@ -14,9 +14,9 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from apps.audit.admin import DayFilter, OrganizationFilter
-from apps.audit.explain import readings_of
 from apps.audit.money import usd_from_nano
 from apps.gateway.explanation import effective_policies, explain
+from apps.gateway.readings import readings_of
 from apps.gateway.served import unserved
 from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject
 from apps.orgs.models import ApiKey

@@ -555,6 +555,7 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "revoke": (_one("POST"),),
     "versions": (_read_own,),
     "decision": (_read_own,),
+    "explanation": (_read_own,),
     "PolicyEvaluation": (_evaluate,),
     "EffectivePolicies": (_effective,),
     "Usage": (_usage,),
