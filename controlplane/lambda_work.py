@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.alerts import teller
 from apps.audit import partitions
 from apps.gateway import sweeper
 
@@ -29,6 +30,11 @@ def ensure_partitions() -> dict[str, Any]:
     return {"created": partitions.ensure_partitions()}
 
 
+def tell() -> dict[str, Any]:
+    """Look for what there is to tell and send what is due; return how many messages were tried, as ``tried``."""
+    return {"tried": teller.tell()}
+
+
 def keep_warm() -> dict[str, Any]:
     """Do nothing: the event itself keeps the process."""
     return {}
@@ -37,6 +43,7 @@ def keep_warm() -> dict[str, Any]:
 WORK: dict[str, Callable[[], dict[str, Any]]] = {
     "user-migration": migrate,
     "sweep": sweep,
+    "tell": tell,
     "keep-warm": keep_warm,
     "ensure-partitions": ensure_partitions,
 }

@@ -18,6 +18,7 @@ import pytest
 from tests.mock_upstream import MockUpstream
 from tests.services import accounts
 from tests.services.postgres import EmbeddedPostgres
+from tests.services.receiver import Receiver
 from tests.services.server import ServerProcess
 
 _NO_ROOM = """
@@ -40,6 +41,7 @@ class Installation:
             "DATABASE_URL": self.database_url,
             "OPENAI_BASE_URL": self.upstream.base_url,
             "OPENAI_API_KEY": "x",
+            "ALERT_SECONDS": "0.2",
         }
         self.server = ServerProcess(folder, environment).start()
 
@@ -52,6 +54,13 @@ class Installation:
         headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
         answer = httpx.get(f"{self.server.url}/v1/admin/audit-logs", headers=headers, timeout=10)
         return [entry["status"] for entry in answer.json()["results"]]
+
+    def tell_of_the_journal(self, url: str) -> None:
+        """Have the platform's alert that the journal spools sent to an address."""
+        headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
+        body = {"name": "on call", "channel": "webhook", "kinds": ["journal_spooling"], "url": url}
+        address = f"{self.server.url}/v1/admin/alert-destinations"
+        httpx.post(address, json={**body, "organization": None}, headers=headers).raise_for_status()
 
     def restart_postgres(self) -> None:
         self.postgres = EmbeddedPostgres(self._database)
@@ -161,14 +170,20 @@ def test_health_answers_while_a_frozen_database_holds_every_thread(installation:
 
 def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later(installation: Installation) -> None:
     answers: list[int] = []
-    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
-    calling.start()
-    installation.upstream.wait_for_calls(1)
-    installation.postgres.stop()
-    calling.join(20)
-    assert answers == [200]
-    installation.restart_postgres()
-    wait_until(lambda: installation.records() == ["success"])
+    with Receiver() as receiver:
+        installation.tell_of_the_journal(receiver.url)
+        calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
+        calling.start()
+        installation.upstream.wait_for_calls(1)
+        installation.postgres.stop()
+        calling.join(20)
+        assert answers == [200]
+        (told,) = receiver.wait_for(1)[0].json["alerts"]
+        assert (told["kind"], told["state"], told["details"]["records"]) == ("journal_spooling", "raised", 1)
+        installation.restart_postgres()
+        wait_until(lambda: installation.records() == ["success"])
+        (over,) = receiver.wait_for(2)[1].json["alerts"]
+        assert (over["state"], over["details"]["raised_id"]) == ("resolved", told["id"])
 
 
 def test_a_frozen_database_refuses_new_calls_keeps_what_was_under_way_and_lets_the_server_end(

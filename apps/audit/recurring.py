@@ -1,0 +1,54 @@
+"""Work that a process does again and again on a thread of its own, with a database connection of its own."""
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+
+from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from apps.audit import wires
+
+logger = logging.getLogger(__name__)
+
+
+class Recurring(ABC):
+    """Does its `work` every so many seconds, whatever it raises, until it is stopped."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: BaseDatabaseWrapper | None = None
+
+    @abstractmethod
+    def work(self) -> None:
+        """Do it once."""
+
+    def start(self) -> None:
+        """Start the thread, unless it is turned off (0 seconds)."""
+        if self._seconds > 0 and self._thread is None:
+            self._thread = threading.Thread(target=self._repeat, name=self._name, daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 0.5) -> None:
+        """End the thread; one that still waits for the database after ``timeout`` seconds is cut off from it."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                wires.cut(self._connection)
+
+    def _repeat(self) -> None:
+        self._connection = connections[DEFAULT_DB_ALIAS]
+        while not self._stop.wait(self._seconds):
+            close_old_connections()
+            try:
+                self.work()
+            except Error:
+                logger.warning("The %s could not work: the database did not answer.", self._name)
+                connection.close()
+            except Exception:
+                logger.exception("The %s failed; it tries again.", self._name)
+        connection.close()
