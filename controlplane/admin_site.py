@@ -205,6 +205,14 @@ _GROUPS = (
         ),
     ),
     (
+        "Alerts",
+        (
+            ("Alerts", "notifications_active", "audit.view_alert"),
+            ("Destinations", "send", "alerts.view_destination"),
+            ("Messages", "outbox", "alerts.view_delivery"),
+        ),
+    ),
+    (
         "Audit",
         (
             ("Requests", "fact_check", "audit.view_requestrecord"),

@@ -22,6 +22,7 @@ _COMMANDS = ("raw_command", "command", "manage")
 _SCHEDULED = {
     "handler.keep_warm_callback": "keep-warm",
     "controlplane.lambda_work.sweep": "sweep",
+    "controlplane.lambda_work.tell": "tell",
     "controlplane.lambda_work.ensure_partitions": "ensure-partitions",
 }
 

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.alerts import teller
 from apps.audit import partitions
 from apps.gateway import sweeper, usage_rolls
 
@@ -34,6 +35,11 @@ def roll_usage() -> dict[str, Any]:
     return {"counted": usage_rolls.roll_usage()}
 
 
+def tell() -> dict[str, Any]:
+    """Look for what there is to tell and send what is due; return how many messages were tried, as ``tried``."""
+    return {"tried": teller.tell()}
+
+
 def keep_warm() -> dict[str, Any]:
     """Do nothing: the event itself keeps the process."""
     return {}
@@ -42,6 +48,7 @@ def keep_warm() -> dict[str, Any]:
 WORK: dict[str, Callable[[], dict[str, Any]]] = {
     "user-migration": migrate,
     "sweep": sweep,
+    "tell": tell,
     "keep-warm": keep_warm,
     "roll-usage": roll_usage,
     "ensure-partitions": ensure_partitions,

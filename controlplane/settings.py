@@ -7,6 +7,7 @@ import environ
 
 from apps.orgs.cognito import login_base, region_of
 from controlplane import secrets
+from controlplane.mail import mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -39,6 +40,7 @@ INSTALLED_APPS = [
     "apps.policies",
     "apps.audit",
     "apps.gateway",
+    "apps.alerts",
     "controlplane",
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
@@ -158,6 +160,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "apps.gateway.tasks.sweep", "schedule": 30.0},
     "roll-usage": {"task": "apps.gateway.tasks.roll_usage", "schedule": 15.0},
+    "tell": {"task": "apps.alerts.tasks.tell", "schedule": 15.0},
     "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
 }
 
@@ -240,6 +243,17 @@ JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=1.5)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(DATA_DIR / "spool")))
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
 ROLLUP_SECONDS: float = env.float("ROLLUP_SECONDS", default=15.0)
+
+# --- Alerts: how often they are looked for and sent, and the mail server
+
+ALERT_SECONDS: float = env.float("ALERT_SECONDS", default=5.0)
+EMAIL_URL: str = env.str("EMAIL_URL", default="")
+DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="llm-control-plane@localhost")
+EMAIL_TIMEOUT = 5
+_mail = mail_server(EMAIL_URL)
+EMAIL_HOST, EMAIL_PORT = _mail.host, _mail.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.starttls, _mail.tls
 
 # --- Providers of the operator's own environment
 

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from django.conf import settings
 
 from apps.audit.journal import Journal
+from apps.audit.recurring import Recurring
 from apps.audit.spool import Spool
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
 from apps.gateway.pipeline import Pipeline
 from apps.gateway.providers.base import Endpoint
-from apps.gateway.recurring import Recurring
 from apps.gateway.routing import Environment
 from apps.gateway.sweeper import Sweeper
 from apps.gateway.transport import Limits, Timeouts, Transport

@@ -17,9 +17,9 @@ from django.db.models.functions import Now
 
 from apps.audit.journal import LATER
 from apps.audit.models import OpenRequest, RequestRecord, Status
+from apps.audit.recurring import Recurring
 from apps.audit.writer import LOCK_TIMEOUT_MS
 from apps.gateway.bookkeeping import Closing, record_of_intent, write_free
-from apps.gateway.recurring import Recurring
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +85,11 @@ def _wait_briefly_for_locks() -> None:
 
 def _closing(row: OpenRequest, recorded: dict[UUID, int]) -> Closing:
     """Say how a request ended. One that was answered with a refusal, and whose intent was committed late, has a
-    record already: it pays what that says.
+    record already: it pays what that says, and nobody hears that it was interrupted.
     """
     record = {
         **record_of_intent(row.intent, row.id),
-        "status": Status.INTERRUPTED.value,
+        "status": (Status.ERROR if row.id in recorded else Status.INTERRUPTED).value,
         "http_status": 0,
         "error_code": "INTERRUPTED",
         "error_message": "The process that served this request ended before its outcome was recorded.",

@@ -73,7 +73,14 @@ STATE_COLOURS = {
 }
 UNREADABLE = "cannot be read: enter it again"
 
-CONTENTS = ("orgs.application", "orgs.apikey", "policies.policy", "orgs.providercredential", "gateway.modelroute")
+CONTENTS = (
+    "orgs.application",
+    "orgs.apikey",
+    "policies.policy",
+    "orgs.providercredential",
+    "gateway.modelroute",
+    "alerts.destination",
+)
 """What an organization's page leads to, in the order in which one sets it up."""
 
 

@@ -45,6 +45,8 @@ class Purpose(StrEnum):
     CHECK = "check"
     """To tell a person whether it can be."""
     ROTATION = "rotation"
+    ALERT = "alert"
+    """To send an alert with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,7 +312,15 @@ class DataKey(models.Model):
         self.wrapped_by, self.wrapped = wrapped.by, wrapped.text
 
 
-class ProviderCredential(models.Model):
+class HoldsSecrets:
+    """A model whose rows hold secrets under a data key, in ``data_key``: a rotation of keys finds it by this."""
+
+    def encrypt_anew(self) -> None:
+        """Encrypt the row's secrets under the current data key, and save that. Raises `encryption.DecryptionError`."""
+        raise NotImplementedError
+
+
+class ProviderCredential(HoldsSecrets, models.Model):
     """How a provider is reached: its address and our secret there, encrypted. Without organization: for all."""
 
     class Provider(models.TextChoices):
@@ -380,6 +388,11 @@ class ProviderCredential(models.Model):
             if self.data_key is None:
                 raise DecryptionError("The secret has no data key.")
             return encryption.decrypt(self.encrypted_secret, self.data_key.open(), self._place(self.data_key))
+
+    def encrypt_anew(self) -> None:
+        """Encrypt the secret under the current data key, and save that. Raises what `secret` raises."""
+        self.set_secret(self.secret(Purpose.ROTATION))
+        self.save(update_fields=["encrypted_secret", "data_key", "last_four"])
 
     def readable(self) -> bool | None:
         """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""

@@ -30,6 +30,9 @@ PATHS: dict[str, str] = {
     "audit.requestrecord": "organization_id",
     "audit.requesttext": "organization_id",
     "audit.changerecord": "organization_id",
+    "audit.alert": "organization_id",
+    "alerts.destination": "organization_id",
+    "alerts.delivery": "organization_id",
 }
 SHARED = frozenset({"policies.price"})
 """Models of the platform that every role may view if `roles.PERMISSIONS` says so."""

@@ -61,6 +61,13 @@ def test_a_request_whose_process_was_killed_is_resolved(
     assert RequestRecord.objects.get(organization_id=tenant.organization.id).status == "interrupted"
 
 
+@pytest.mark.parametrize(
+    "event", [{"type": "tell"}, schedule("controlplane.lambda_work.tell")], ids=["event", "schedule"]
+)
+def test_alerts_are_told(function: LambdaFunction, event: Any) -> None:
+    assert function.invoke(event) == {"type": "tell", "status": "ok", "tried": 0}
+
+
 def test_a_keep_warm_schedule_is_answered(function: LambdaFunction) -> None:
     assert function.invoke(schedule("handler.keep_warm_callback")) == {"type": "keep-warm", "status": "ok"}
 

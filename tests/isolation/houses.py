@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 from django.utils import timezone
 
+from apps.alerts.models import Destination
 from apps.audit.models import OpenRequest
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.models import ModelRoute
@@ -62,13 +63,19 @@ def take_names(house: House, taken: str) -> None:
     ProviderCredential.objects.create(organization=organization, name=taken, provider="simulated")
     ModelRoute.objects.create(organization=organization, model=taken, credential=house.credential)
     Policy.objects.create(organization=organization, name=taken, kind="cost_cap", config=CAP)
+    Destination.objects.create(organization=organization, name=taken, channel="email", kinds=["key_expiring"])
     user = User.objects.create_user(taken)
     Membership.objects.create(organization=organization, user=user, role="developer")
 
 
 def release_names(house: House, taken: str) -> None:
     """Rename what the organization has under a name, so that the name is again the other's alone."""
-    for model, column in ((Application, "name"), (ProviderCredential, "name"), (ModelRoute, "model")):
+    for model, column in (
+        (Application, "name"),
+        (ProviderCredential, "name"),
+        (ModelRoute, "model"),
+        (Destination, "name"),
+    ):
         model._base_manager.filter(organization=house.organization, **{column: taken}).update(**{column: uuid4().hex})
     people = User.objects.filter(memberships__organization=house.organization, username__startswith=taken)
     for pk in people.values_list("pk", flat=True):

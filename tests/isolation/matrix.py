@@ -240,6 +240,8 @@ def _filled(form: Any, both: Neighbours) -> dict[str, str]:
             values[name] = next((str(value) for value, _ in one.choices if value), "")
         elif name in ("name", "username", "model"):
             values[name] = unique("mine")
+        elif name == "recipients":
+            values[name] = "ops@example.com"
     return values | ({"secret": "sk-0123456789abcdef"} if "secret" in form.fields else {})
 
 
@@ -252,7 +254,7 @@ def _values(form: Any) -> dict[str, Any]:
             names = [f"{bound.html_name}_{n}" for n in range(len(widgets))]
             values |= {name: "" if part is None else str(part) for name, part in zip(names, parts, strict=True)}
         elif value is not None and value is not False:
-            values[bound.html_name] = "on" if value is True else str(value)
+            values[bound.html_name] = "on" if value is True else value if isinstance(value, list) else str(value)
     return values
 
 
@@ -337,6 +339,10 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "usage",
             "set_password",
             "changes",
+            "send_test",
+            "new_secret",
+            "messages_sent",
+            "send_again",
         )
     },
     "explain of a subject": _explain,
@@ -346,7 +352,7 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
 
 ADMIN_PAGES_THAT_WRITE = (
     PAGES.keys()
-    - {"changelist", "add", "object", "history", "new_key", "changes"}
+    - {"changelist", "add", "object", "history", "new_key", "changes", "messages_sent"}
     - {
         "explain",
         "explain of a subject",
@@ -403,7 +409,7 @@ def _autocomplete(both: Neighbours) -> Iterator[Visit]:
 
 
 def _app_lists(both: Neighbours) -> Iterator[Visit]:
-    for app in ("orgs", "policies", "audit", "gateway"):
+    for app in ("orgs", "policies", "audit", "gateway", "alerts"):
         yield Visit("GET", f"/admin/{app}/")
 
 
@@ -553,6 +559,9 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "destroy+partial_update+retrieve+update": (_read_own, _change_by("PUT"), _change_by("PATCH"), _one("DELETE")),
     "replace": (_one("POST"),),
     "revoke": (_one("POST"),),
+    "test": (_one("POST"),),
+    "renew": (_one("POST"),),
+    "again": (_one("POST"),),
     "versions": (_read_own,),
     "decision": (_read_own,),
     "explanation": (_read_own,),

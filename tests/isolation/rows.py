@@ -30,7 +30,7 @@ BEHIND = {
 }
 """Tables that no page of their own shows."""
 OF_NO_ORGANIZATION = {"audit.rollupstate", "orgs.idempotencykey", "policies.price"}
-_OURS = ("audit", "gateway", "orgs", "policies")
+_OURS = ("alerts", "audit", "gateway", "orgs", "policies")
 
 
 def tables() -> list[type[models.Model]]:

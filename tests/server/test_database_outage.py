@@ -20,6 +20,7 @@ from django.db import connection
 from tests.mock_upstream import MockUpstream
 from tests.services import accounts
 from tests.services.postgres import EmbeddedPostgres
+from tests.services.receiver import Receiver
 from tests.services.server import ServerProcess
 
 _NO_ROOM = """
@@ -42,6 +43,7 @@ class Installation:
             "DATABASE_URL": self.database_url,
             "OPENAI_BASE_URL": self.upstream.base_url,
             "OPENAI_API_KEY": "x",
+            "ALERT_SECONDS": "0.2",
         }
         self.server = ServerProcess(folder, environment).start()
 
@@ -71,6 +73,17 @@ class Installation:
         wait_until(lambda: self.upstream.calls_with(text))
         yield answers
         calling.join(20)
+
+    @contextmanager
+    def telling_of_the_journal(self, url: str) -> Iterator[None]:
+        """Have the platform's alert that the journal spools sent to an address."""
+        headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
+        body = {"name": f"on call {uuid4()}", "channel": "webhook", "kinds": ["journal_spooling"], "url": url}
+        address = f"{self.server.url}/v1/admin/alert-destinations"
+        answer = httpx.post(address, json={**body, "organization": None}, headers=headers)
+        answer.raise_for_status()
+        yield
+        httpx.delete(f"{address}/{answer.json()['id']}", headers=headers).raise_for_status()
 
     def restart_postgres(self) -> None:
         self.postgres = EmbeddedPostgres(self._database)
@@ -199,14 +212,19 @@ def test_health_answers_while_a_frozen_database_holds_every_thread(installation:
     wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
 
 
-def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later(
+def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later_and_people_are_told(
     installation: Installation, slow: str
 ) -> None:
-    with installation.under_way(slow) as answers:
-        installation.postgres.stop()
-    assert answers == [200]
-    installation.restart_postgres()
-    wait_until(lambda: installation.recorded().get(slow) == "success")
+    with Receiver() as receiver, installation.telling_of_the_journal(receiver.url):
+        with installation.under_way(slow) as answers:
+            installation.postgres.stop()
+        assert answers == [200]
+        (told,) = receiver.wait_for(1)[0].json["alerts"]
+        assert (told["kind"], told["state"], told["details"]["records"]) == ("journal_spooling", "raised", 1)
+        installation.restart_postgres()
+        wait_until(lambda: installation.recorded().get(slow) == "success")
+        (over,) = receiver.wait_for(2)[1].json["alerts"]
+        assert (over["state"], over["details"]["raised_id"]) == ("resolved", told["id"])
 
 
 def test_a_frozen_database_refuses_new_calls_keeps_what_was_under_way_and_lets_the_server_end(
