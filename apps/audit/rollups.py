@@ -20,7 +20,17 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from apps.audit import rollup_sql
-from apps.audit.models import CountedTag, LateRecord, RequestRecord, RollupState, TagDay, TagSeries, UsageDay, UsageHour
+from apps.audit.models import (
+    CountedTag,
+    LateRecord,
+    RequestRecord,
+    RollupState,
+    TagDay,
+    TagSeries,
+    UsageDay,
+    UsageHour,
+    UsageSlice,
+)
 from apps.audit.operations import LATE_SECONDS
 from apps.audit.uuid7 import first_id_at
 
@@ -175,6 +185,8 @@ def _count(condition: str, parameters: list[Any]) -> int:
             cursor.execute(rollup_sql.series_of_chunk(), [])
             cursor.execute(rollup_sql.hours_of_chunk(), [])
             cursor.execute(rollup_sql.days_of_chunk(), [])
+            for dimension in rollup_sql.DIMENSIONS:
+                cursor.execute(rollup_sql.slices_of_chunk(dimension), [])
     return counted
 
 
@@ -215,6 +227,7 @@ def _count_again(day: date, before: UUID) -> None:
     end = start + timedelta(days=1)
     UsageHour.objects.filter(hour__gte=start, hour__lt=end).delete()
     UsageDay.objects.filter(day=day).delete()
+    UsageSlice.objects.filter(day=day).delete()
     TagDay.objects.filter(day=day).delete()
     within = "r.id >= %s AND r.id < %s AND r.timestamp >= %s AND r.timestamp < %s"
     bounds: list[Any] = [first_id_at(start - ID_SLACK), min(before, first_id_at(end + ID_SLACK)), start, end]
