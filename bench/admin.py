@@ -24,7 +24,7 @@ from tests.services.postgres import EmbeddedPostgres
 DAYS = 90
 BATCH = 250_000
 BYTES_A_RECORD = 1_300
-VISITS = 5
+VISITS = 3
 GOAL_MS = 300
 
 
@@ -180,7 +180,7 @@ FROM (
     FROM generate_series(%s, %s) i OFFSET 0
 ) g
 JOIN bench_callers c ON c.n = floor(power(g.r1, 2.5) * %s)::int
-JOIN LATERAL (SELECT ((c.n * 7 + floor(power(g.r5, 1.6) * 3)) %% 15)::int AS m) m ON true
+JOIN LATERAL (SELECT ((c.n * 7 + floor(power(g.r5, 1.6) * 3)::int) %% 15)::int AS m) m ON true
 JOIN LATERAL (
     SELECT CASE WHEN g.r4 < 0.9 THEN 'success' WHEN g.r4 < 0.96 THEN 'blocked' WHEN g.r4 < 0.985 THEN 'error'
         WHEN g.r4 < 0.995 THEN 'cancelled' ELSE 'interrupted' END AS status,

@@ -264,6 +264,15 @@ def fill_tag_chunk(source: str, condition: str) -> str:
     )
 
 
+MORE_TAGS = """
+SELECT c.organization_id FROM (
+    SELECT organization_id, key, value FROM tag_chunk UNION SELECT t.organization_id, t.key, t.value
+    FROM audit_tagseries t JOIN (SELECT DISTINCT organization_id, key FROM tag_chunk) k
+        ON k.organization_id = t.organization_id AND k.key = t.key
+) c WHERE c.value IS NOT NULL GROUP BY c.organization_id, c.key HAVING COUNT(*) > %s LIMIT 1
+"""
+"""Finds whether there are more values of a tag than are told apart."""
+
 LUMP_TAGS = """
 UPDATE tag_chunk SET value = NULL WHERE EXISTS (
     SELECT 1 FROM (

@@ -182,6 +182,7 @@ def _count(condition: str, parameters: list[Any]) -> int:
         cursor.execute("SELECT COALESCE(SUM(requests), 0) FROM usage_chunk", [])
         counted = int(cursor.fetchone()[0])
         if counted:
+            _tell_planner(cursor, "usage_chunk")
             cursor.execute(rollup_sql.series_of_chunk(), [])
             cursor.execute(rollup_sql.hours_of_chunk(), [])
             cursor.execute(rollup_sql.days_of_chunk(), [])
@@ -199,9 +200,18 @@ def _count_tags(condition: str, parameters: list[Any], of_tags: str, more: list[
         cursor.execute("DELETE FROM tag_chunk", [])
         source = rollup_sql.records(condition)
         cursor.execute(rollup_sql.fill_tag_chunk(source, of_tags), rollup_sql.bound([*parameters, *more]))
-        cursor.execute(rollup_sql.LUMP_TAGS, [MOST_TAG_VALUES])
+        _tell_planner(cursor, "tag_chunk")
+        cursor.execute(rollup_sql.MORE_TAGS, [MOST_TAG_VALUES])
+        if cursor.fetchone() is not None:
+            cursor.execute(rollup_sql.LUMP_TAGS, [MOST_TAG_VALUES])
         cursor.execute(rollup_sql.series_of_tags(), [])
         cursor.execute(rollup_sql.days_of_tags(), [])
+
+
+def _tell_planner(cursor: Any, table: str) -> None:
+    """Let PostgreSQL know how much there is in a table that was filled a moment ago."""
+    if connection.vendor == "postgresql":
+        cursor.execute(f"ANALYZE {table}")
 
 
 def _count_past(until: UUID) -> bool:
