@@ -266,10 +266,37 @@ class UsageDay(Measures):
 
     class Meta:
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["organization_id", "day", "series"], name="usage_of_a_day")]
+        constraints = [models.UniqueConstraint(fields=["series", "day"], name="usage_of_a_day")]
 
     def __str__(self) -> str:
         return f"{self.requests} requests on {self.day}"
+
+
+class UsageSlice(Measures):
+    """The sums of an organization on one day (UTC) by one value of one dimension, such as one model.
+
+    What a page shows of a whole organization or of all, without adding up its many series. Latencies are those of
+    successful requests.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    organization_id = models.UUIDField()
+    day = models.DateField()
+    dimension = models.CharField(max_length=20)
+    key = models.CharField(max_length=256, blank=True)
+    name = models.CharField(max_length=200, blank=True)
+    blocked = models.BigIntegerField()
+    errors = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["day"], name="slice_day")]
+        constraints = [
+            models.UniqueConstraint(fields=["organization_id", "day", "dimension", "key"], name="one_slice_of_a_day")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.requests} requests by {self.dimension} {self.key} on {self.day}"
 
 
 class CountedTag(models.Model):

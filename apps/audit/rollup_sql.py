@@ -25,6 +25,8 @@ DIMENSIONS = (
 )
 NAMES = (*NAMED.values(), "policy_name")
 TAG_SUMS = (*SUMS, "blocked", "errors")
+ONLY = {"policy_id": "status = 'blocked'", "error_code": "error_code <> ''"}
+"""What is grouped by a dimension, where that is not everything."""
 READ = (
     "id, timestamp, organization_id, organization_name, application_id, application_name, user_id, user_name, model,"
     " provider, status, error_code, tokens_input, tokens_output, cost_nano_usd, latency_ms, metadata"
@@ -182,18 +184,47 @@ def days_of_chunk() -> str:
     return _add("audit_usageday", "day", dialect().day_of_hour)
 
 
-def _add(table: str, unit: str, expression: str) -> str:
-    columns = (*SUMS, *COLUMNS)
-    summed = ", ".join(f"SUM(c.{column})" for column in columns)
+def slices_of_chunk(dimension: str) -> str:
+    """Return the statement that adds the chunk to its slices by a dimension."""
+    day, name = dialect().day_of_hour, {**NAMED, "policy_id": "policy_name"}.get(dimension)
+    columns = (*TAG_SUMS, *COLUMNS)
+    table, key = "audit_usageslice", f"COALESCE(CAST({dimension} AS text), '')"
+    return (
+        f"INSERT INTO {table} (organization_id, day, dimension, key, name, {', '.join(columns)})"
+        f" SELECT organization_id, {day}, '{dimension}', {key}, {f'MAX({name})' if name else chr(39) * 2},"
+        f" {', '.join(by_status('NULL'))} FROM usage_chunk WHERE {ONLY.get(dimension, '1 = 1')}"
+        f" GROUP BY organization_id, {day}, {dimension}"
+        f" ON CONFLICT (organization_id, day, dimension, key) DO UPDATE SET name = excluded.name, {_added(table)},"
+        f" blocked = {table}.blocked + excluded.blocked, errors = {table}.errors + excluded.errors"
+    )
+
+
+def by_status(missing: str) -> list[str]:
+    """Return the sums of rows that have a status, those of `TAG_SUMS` and `COLUMNS`; ``missing``: no latencies."""
+    sums = [f"COALESCE(SUM({name}), 0)" for name in SUMS]
+    sums.append("COALESCE(SUM(CASE WHEN status = 'blocked' THEN requests ELSE 0 END), 0)")
+    sums.append("COALESCE(SUM(CASE WHEN status IN ('error', 'interrupted') THEN requests ELSE 0 END), 0)")
+    sums += [f"COALESCE(SUM(CASE WHEN status = 'success' THEN {name} END), {missing})" for name in COLUMNS]
+    return sums
+
+
+def _added(table: str) -> str:
     added = [f"{column} = {table}.{column} + excluded.{column}" for column in SUMS]
     added += [
         f"{column} = NULLIF(COALESCE({table}.{column}, 0) + COALESCE(excluded.{column}, 0), 0)" for column in COLUMNS
     ]
+    return ", ".join(added)
+
+
+def _add(table: str, unit: str, expression: str) -> str:
+    columns = (*SUMS, *COLUMNS)
+    summed = ", ".join(f"SUM(c.{column})" for column in columns)
+    once = "organization_id, hour, series_id" if unit == "hour" else "series_id, day"
     return (
         f"INSERT INTO {table} (organization_id, series_id, {unit}, {', '.join(columns)})"
         f" SELECT s.organization_id, s.id, {expression}, {summed} FROM usage_chunk c"
         f" JOIN audit_usageseries s ON s.digest = c.digest WHERE 1 = 1 GROUP BY s.organization_id, s.id, {expression}"
-        f" ON CONFLICT (organization_id, {unit}, series_id) DO UPDATE SET {', '.join(added)}"
+        f" ON CONFLICT ({once}) DO UPDATE SET {_added(table)}"
     )
 
 
@@ -232,6 +263,15 @@ def fill_tag_chunk(source: str, condition: str) -> str:
         f" WHERE {value} IS NOT NULL AND {condition} GROUP BY {grouped}"
     )
 
+
+MORE_TAGS = """
+SELECT c.organization_id FROM (
+    SELECT organization_id, key, value FROM tag_chunk UNION SELECT t.organization_id, t.key, t.value
+    FROM audit_tagseries t JOIN (SELECT DISTINCT organization_id, key FROM tag_chunk) k
+        ON k.organization_id = t.organization_id AND k.key = t.key
+) c WHERE c.value IS NOT NULL GROUP BY c.organization_id, c.key HAVING COUNT(*) > %s LIMIT 1
+"""
+"""Finds whether there are more values of a tag than are told apart."""
 
 LUMP_TAGS = """
 UPDATE tag_chunk SET value = NULL WHERE EXISTS (

@@ -20,7 +20,17 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from apps.audit import rollup_sql
-from apps.audit.models import CountedTag, LateRecord, RequestRecord, RollupState, TagDay, TagSeries, UsageDay, UsageHour
+from apps.audit.models import (
+    CountedTag,
+    LateRecord,
+    RequestRecord,
+    RollupState,
+    TagDay,
+    TagSeries,
+    UsageDay,
+    UsageHour,
+    UsageSlice,
+)
 from apps.audit.operations import LATE_SECONDS
 from apps.audit.uuid7 import first_id_at
 
@@ -172,9 +182,12 @@ def _count(condition: str, parameters: list[Any]) -> int:
         cursor.execute("SELECT COALESCE(SUM(requests), 0) FROM usage_chunk", [])
         counted = int(cursor.fetchone()[0])
         if counted:
+            _tell_planner(cursor, "usage_chunk")
             cursor.execute(rollup_sql.series_of_chunk(), [])
             cursor.execute(rollup_sql.hours_of_chunk(), [])
             cursor.execute(rollup_sql.days_of_chunk(), [])
+            for dimension in rollup_sql.DIMENSIONS:
+                cursor.execute(rollup_sql.slices_of_chunk(dimension), [])
     return counted
 
 
@@ -187,9 +200,18 @@ def _count_tags(condition: str, parameters: list[Any], of_tags: str, more: list[
         cursor.execute("DELETE FROM tag_chunk", [])
         source = rollup_sql.records(condition)
         cursor.execute(rollup_sql.fill_tag_chunk(source, of_tags), rollup_sql.bound([*parameters, *more]))
-        cursor.execute(rollup_sql.LUMP_TAGS, [MOST_TAG_VALUES])
+        _tell_planner(cursor, "tag_chunk")
+        cursor.execute(rollup_sql.MORE_TAGS, [MOST_TAG_VALUES])
+        if cursor.fetchone() is not None:
+            cursor.execute(rollup_sql.LUMP_TAGS, [MOST_TAG_VALUES])
         cursor.execute(rollup_sql.series_of_tags(), [])
         cursor.execute(rollup_sql.days_of_tags(), [])
+
+
+def _tell_planner(cursor: Any, table: str) -> None:
+    """Let PostgreSQL know how much there is in a table that was filled a moment ago."""
+    if connection.vendor == "postgresql":
+        cursor.execute(f"ANALYZE {table}")
 
 
 def _count_past(until: UUID) -> bool:
@@ -215,6 +237,7 @@ def _count_again(day: date, before: UUID) -> None:
     end = start + timedelta(days=1)
     UsageHour.objects.filter(hour__gte=start, hour__lt=end).delete()
     UsageDay.objects.filter(day=day).delete()
+    UsageSlice.objects.filter(day=day).delete()
     TagDay.objects.filter(day=day).delete()
     within = "r.id >= %s AND r.id < %s AND r.timestamp >= %s AND r.timestamp < %s"
     bounds: list[Any] = [first_id_at(start - ID_SLACK), min(before, first_id_at(end + ID_SLACK)), start, end]

@@ -34,6 +34,11 @@ class Scope:
     user: UUID | None = None
     model: str | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of all that the organizations do."""
+        return self.application is None and self.user is None and self.model is None
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -103,29 +108,42 @@ def breakdown(
     what has one.
     """
     with snapshot():
-        rows = _source(scope, period, None)
-        selected = ["SELECT '' AS grouping_, NULL AS key, '' AS name, " + _final() + " FROM d"]
-        selected += [_grouped(name, most) for name in groupings]
-        found = _rows(f"WITH d AS MATERIALIZED ({rows.statement}) {' UNION ALL '.join(selected)}", rows.parameters)
+        rest, days = _parts(scope, period, None)
+        own, parameters = _of_slices(days, ("organization_id", *groupings), scope)
+        grouped = [own] if days else []
+        grouped += [_grouped(name) for name in sorted({"organization_id", *groupings})]
+        found = _rows(
+            f"WITH d AS MATERIALIZED ({rest.statement}), g AS ({' UNION ALL '.join(grouped)})"
+            f" SELECT * FROM (SELECT dimension, key, MAX(name), {_summed()},"
+            " ROW_NUMBER() OVER (PARTITION BY dimension ORDER BY SUM(requests) DESC, key) AS place FROM g"
+            f" GROUP BY dimension, key) p WHERE place <= {int(most)} OR dimension = 'organization_id'"
+            " ORDER BY dimension, place",
+            [*rest.parameters, *parameters],
+        )
     total, groups = Sums(), {name: list[Group]() for name in groupings}
-    for grouping, key, name, *sums in found:
-        if grouping:
-            groups[grouping].append(Group(_readable(grouping, key), name or "", _sums(sums)))
-        else:
-            total = _sums(sums)
+    for dimension, key, name, *sums, place in found:
+        group = Group(_readable(dimension, key), name or "", _sums(sums))
+        if dimension == "organization_id":
+            total += group.sums
+        if dimension in groups and place <= most:
+            groups[dimension].append(group)
     return total, groups
 
 
 def timeline(scope: Scope, period: Period, unit: timedelta) -> dict[datetime, Sums]:
     """Return the sums of each day or hour (UTC), by its start, in which there were requests."""
     with snapshot():
-        rows = _source(scope, period, unit)
-        found = _rows(
-            f"WITH d AS MATERIALIZED ({rows.statement})"
-            f" SELECT bucket, {_final()} FROM d GROUP BY bucket ORDER BY bucket",
-            rows.parameters,
-        )
-    return {_as_moment(bucket): _sums(sums) for bucket, *sums in found}
+        rest, days = _parts(scope, period, unit)
+        own, parameters = _of_slices(days, ("organization_id",), scope)
+        statement = f"SELECT bucket, {_final()} FROM ({rest.statement}) d GROUP BY bucket"
+        if days:
+            statement = f"SELECT day AS bucket, {_summed()} FROM ({own}) s GROUP BY day UNION ALL {statement}"
+        found = _rows(statement, [*parameters, *rest.parameters])
+    buckets: dict[datetime, Sums] = {}
+    for bucket, *sums in found:
+        start = _as_moment(bucket)
+        buckets[start] = buckets.get(start, Sums()) + _sums(sums)
+    return dict(sorted(buckets.items()))
 
 
 def tags_of(organization: UUID) -> dict[str, bool]:
@@ -165,21 +183,41 @@ class _Rows:
     parameters: list[Any]
 
 
-def _source(scope: Scope, period: Period, bucket: timedelta | None) -> _Rows:
-    """Return rows of dimensions and sums: each request in one of them, by the bucket if one is given."""
+def _parts(scope: Scope, period: Period, bucket: timedelta | None) -> tuple[_Rows, tuple[date, date] | None]:
+    """Return rows of dimensions and sums, each request in one of them, by the bucket if one is given; and the whole
+    days that are left to the slices.
+    """
     a, b = max(period.since, EARLIEST), min(period.until, LATEST)
     first, last = _ceil(a, HOUR), _floor(b, HOUR)
     if first >= last:
-        return _of_records(scope, _within(a, b), bucket)
+        return _of_records(scope, _within(a, b), bucket), None
     day, end = _ceil(a, DAY), _floor(b, DAY)
+    days, parts = None, []
     if bucket == HOUR or day >= end:
         parts = [_of_rollups(scope, "hour", first, last, bucket)]
     else:
-        parts = [_of_rollups(scope, "day", day, end, bucket)]
-        parts += [_of_rollups(scope, "hour", x, y, bucket) for x, y in ((first, day), (end, last)) if x < y]
+        parts = [_of_rollups(scope, "hour", x, y, bucket) for x, y in ((first, day), (end, last)) if x < y]
+        if scope.is_whole:
+            days = (day.date(), end.date())
+        else:
+            parts.append(_of_rollups(scope, "day", day, end, bucket))
     parts += [_of_records(scope, _within(x, y), bucket) for x, y in ((a, first), (last, b)) if x < y]
     parts += [_of_records(scope, condition, bucket) for condition in _uncounted(first, last)]
-    return _union(parts)
+    return _union(parts), days
+
+
+def _of_slices(days: tuple[date, date] | None, dimensions: Sequence[str], scope: Scope) -> tuple[str, list[Any]]:
+    """Return groups of whole days: by dimension and key, and by day for the one dimension that has every request."""
+    if days is None:
+        return "", []
+    own, parameters = _of_organizations("u", scope)
+    wanted = sorted(set(dimensions))
+    columns = ", ".join(f"u.{name}" for name in (*TAG_SUMS, *COLUMNS))
+    statement = (
+        f"SELECT u.dimension, u.key, u.name, u.day, {columns} FROM audit_usageslice u WHERE u.day >= %s AND u.day < %s"
+        f" AND u.dimension IN ({', '.join(['%s'] * len(wanted))}){own}"
+    )
+    return statement, [*days, *wanted, *parameters]
 
 
 def _union(parts: Iterable[_Rows]) -> _Rows:
@@ -213,13 +251,18 @@ def _of_rollups(scope: Scope, unit: str, a: datetime, b: datetime, bucket: timed
     own, parameters = _of_organizations("u", scope)
     dimensions = ", ".join(f"s.{name}" for name in (*DIMENSIONS, *NAMES))
     sums = ", ".join(f"v.{column}" for column in (*SUMS, *COLUMNS))
-    narrowed, more = _narrowed("s", scope)
     taken = f", {_bucket('v.unit_', unit, bucket)} AS bucket" if bucket else ""
+    if not scope.is_whole:
+        # By the series, of which there are few: a day's rows are found by them.
+        narrowed, more = _narrowed("n", scope)
+        among, parameters_again = _of_organizations("n", scope)
+        own += f" AND u.series_id IN (SELECT n.id FROM audit_usageseries n WHERE 1 = 1{among}{narrowed})"
+        parameters = [*parameters, *parameters_again, *more]
     return _Rows(
         f"SELECT {dimensions}, {sums}{taken} FROM (SELECT u.series_id{at}, {summed} FROM {table} u"
         f" WHERE u.{unit} >= %s AND u.{unit} < %s{own} GROUP BY u.series_id{by}) v"
-        f" JOIN audit_usageseries s ON s.id = v.series_id WHERE 1 = 1{narrowed}",
-        [start, end, *parameters, *more],
+        f" JOIN audit_usageseries s ON s.id = v.series_id",
+        [start, end, *parameters],
     )
 
 
@@ -289,23 +332,25 @@ def _bucket(expression: str, unit: str, bucket: timedelta) -> str:
 
 
 def _final() -> str:
-    failed = "('error', 'interrupted')"
-    sums = [f"COALESCE(SUM({name}), 0)" for name in SUMS]
-    sums.append("COALESCE(SUM(CASE WHEN status = 'blocked' THEN requests ELSE 0 END), 0)")
-    sums.append(f"COALESCE(SUM(CASE WHEN status IN {failed} THEN requests ELSE 0 END), 0)")
-    sums += [f"COALESCE(SUM(CASE WHEN status = 'success' THEN {name} END), 0)" for name in COLUMNS]
-    return ", ".join(sums)
+    names = (*TAG_SUMS, *COLUMNS)
+    return ", ".join(
+        f"{expression} AS {name}" for expression, name in zip(rollup_sql.by_status("0"), names, strict=True)
+    )
 
 
-def _grouped(name: str, most: int) -> str:
+def _summed() -> str:
+    return ", ".join(f"COALESCE(SUM({name}), 0)" for name in (*TAG_SUMS, *COLUMNS))
+
+
+def _grouped(name: str) -> str:
+    """Return the groups of what is not in slices; ``day`` is there to be like those."""
     if name not in DIMENSIONS:
         raise ValueError(name)
     named = {**NAMED, "policy_id": "policy_name"}.get(name)
-    only = {"policy_id": " WHERE status = 'blocked'", "error_code": " WHERE error_code <> ''"}.get(name, "")
     return (
-        f"SELECT * FROM (SELECT '{name}' AS grouping_, CAST({name} AS text) AS key,"
-        f" {f'MAX({named})' if named else 'NULL'} AS name, {_final()} FROM d{only} GROUP BY {name}"
-        f" ORDER BY SUM(requests) DESC, 2 LIMIT {int(most)}) AS by_{name}"
+        f"SELECT '{name}' AS dimension, COALESCE(CAST({name} AS text), '') AS key,"
+        f" {f'MAX({named})' if named else chr(39) * 2} AS name, NULL AS day, {_final()}"
+        f" FROM d WHERE {rollup_sql.ONLY.get(name, '1 = 1')} GROUP BY {name}"
     )
 
 
@@ -328,9 +373,9 @@ def _columns(sums: Sums) -> Mapping[str, int]:
 
 def _readable(grouping: str, key: Any) -> str | None:
     """Return a key as the API writes it."""
-    if key is None or grouping not in NAMED:
-        return key if key is None else str(key)
-    return str(UUID(key))
+    if grouping not in NAMED:
+        return str(key)
+    return str(UUID(key)) if key else None
 
 
 def _as_moment(bucket: Any) -> datetime:

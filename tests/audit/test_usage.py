@@ -4,6 +4,7 @@ import random
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -47,11 +48,11 @@ class Tenant:
         self.id = uuid4()
         self.scope = Scope(frozenset({self.id}))
         self._chance = random.Random(7)
-        self._applications = [None, uuid4(), uuid4()]
+        self.applications = [None, uuid4(), uuid4()]
         self._endings = [*ENDS, refused(str(uuid4())), refused(str(uuid4()))]
 
     def record(self, at: datetime, **columns: Any) -> RequestRecord:
-        chance, application = self._chance, self._chance.choice(self._applications)
+        chance, application = self._chance, self._chance.choice(self.applications)
         return RequestRecord(
             **{
                 "id": UUID(int=first_id_at(at).int | (uuid4().int & ((1 << 80) - 1))),
@@ -124,20 +125,26 @@ def assert_exact(tenant: Tenant) -> None:
         Period(NOW - timedelta(hours=31, minutes=7), NOW - timedelta(minutes=11)),
         Period(NOW - timedelta(minutes=40), NOW - timedelta(minutes=20)),
     ]
+    one = tenant.applications[1]
     for period in periods:
         within = [record for record in records if period.since <= record.timestamp < period.until]
-        sums, groups = usage.breakdown(tenant.scope, period, GROUPINGS)
-        assert said(sums) == plain(within)
-        for grouping in GROUPINGS:
-            only = {"policy_id": lambda r: r.status == "blocked", "error_code": lambda r: bool(r.error_code)}
-            members = [record for record in within if only.get(grouping, bool)(record)]
-            expected = grouped(members, lambda record, by=grouping: key_of(record, by))
-            assert {group.key: said(group.sums) for group in groups[grouping]} == expected, grouping
-        for unit in (usage.HOUR, usage.DAY):
-            floor = {"minute": 0, "second": 0, "microsecond": 0} | ({"hour": 0} if unit == usage.DAY else {})
-            expected = grouped(within, lambda record, floor=floor: record.timestamp.replace(**floor))
-            found = usage.timeline(tenant.scope, period, unit)
-            assert {start: said(sums) for start, sums in found.items()} == expected
+        assert_sums(tenant.scope, period, within)
+        assert_sums(replace(tenant.scope, application=one), period, [r for r in within if r.application_id == one])
+
+
+def assert_sums(scope: Scope, period: Period, within: Sequence[RequestRecord]) -> None:
+    sums, groups = usage.breakdown(scope, period, GROUPINGS)
+    assert said(sums) == plain(within)
+    for grouping in GROUPINGS:
+        only = {"policy_id": lambda r: r.status == "blocked", "error_code": lambda r: bool(r.error_code)}
+        members = [record for record in within if only.get(grouping, bool)(record)]
+        expected = grouped(members, lambda record, by=grouping: key_of(record, by))
+        assert {group.key: said(group.sums) for group in groups[grouping]} == expected, grouping
+    for unit in (usage.HOUR, usage.DAY):
+        floor = {"minute": 0, "second": 0, "microsecond": 0} | ({"hour": 0} if unit == usage.DAY else {})
+        expected = grouped(within, lambda record, floor=floor: record.timestamp.replace(**floor))
+        found = usage.timeline(scope, period, unit)
+        assert {start: said(sums) for start, sums in found.items() if sums.requests} == expected
 
 
 def assert_tags_exact(tenant: Tenant) -> None:

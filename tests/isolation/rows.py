@@ -22,6 +22,7 @@ BEHIND = {
     "audit.usageday": "organization_id",
     "audit.usagehour": "organization_id",
     "audit.usageseries": "organization_id",
+    "audit.usageslice": "organization_id",
     "orgs.configversion": "scope",
     "orgs.datakey": "organization_id",
     "orgs.identity": "user__memberships__organization",

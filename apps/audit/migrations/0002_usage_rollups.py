@@ -186,6 +186,46 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
             },
         ),
+        migrations.CreateModel(
+            name="UsageSlice",
+            fields=[
+                ("requests", models.BigIntegerField()),
+                ("tokens_input", models.BigIntegerField()),
+                ("tokens_output", models.BigIntegerField()),
+                ("cost_nano_usd", models.BigIntegerField()),
+                ("latency_0", models.IntegerField(null=True)),
+                ("latency_1", models.IntegerField(null=True)),
+                ("latency_2", models.IntegerField(null=True)),
+                ("latency_3", models.IntegerField(null=True)),
+                ("latency_4", models.IntegerField(null=True)),
+                ("latency_5", models.IntegerField(null=True)),
+                ("latency_6", models.IntegerField(null=True)),
+                ("latency_7", models.IntegerField(null=True)),
+                ("latency_8", models.IntegerField(null=True)),
+                ("latency_9", models.IntegerField(null=True)),
+                ("latency_10", models.IntegerField(null=True)),
+                ("latency_11", models.IntegerField(null=True)),
+                ("latency_12", models.IntegerField(null=True)),
+                ("latency_13", models.IntegerField(null=True)),
+                ("latency_14", models.IntegerField(null=True)),
+                ("latency_15", models.IntegerField(null=True)),
+                ("latency_16", models.IntegerField(null=True)),
+                ("latency_17", models.IntegerField(null=True)),
+                ("latency_18", models.IntegerField(null=True)),
+                ("latency_19", models.IntegerField(null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("organization_id", models.UUIDField()),
+                ("day", models.DateField()),
+                ("dimension", models.CharField(max_length=20)),
+                ("key", models.CharField(blank=True, max_length=256)),
+                ("name", models.CharField(blank=True, max_length=200)),
+                ("blocked", models.BigIntegerField()),
+                ("errors", models.BigIntegerField()),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
         migrations.AddIndex(
             model_name="requestrecord",
             index=models.Index(
@@ -227,6 +267,16 @@ class Migration(migrations.Migration):
                 db_index=False, on_delete=django.db.models.deletion.PROTECT, to="audit.usageseries"
             ),
         ),
+        migrations.AddIndex(
+            model_name="usageslice",
+            index=models.Index(fields=["day"], name="slice_day"),
+        ),
+        migrations.AddConstraint(
+            model_name="usageslice",
+            constraint=models.UniqueConstraint(
+                fields=("organization_id", "day", "dimension", "key"), name="one_slice_of_a_day"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="tagday",
             constraint=models.UniqueConstraint(fields=("organization_id", "day", "series"), name="tag_on_a_day"),
@@ -237,7 +287,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="usageday",
-            constraint=models.UniqueConstraint(fields=("organization_id", "day", "series"), name="usage_of_a_day"),
+            constraint=models.UniqueConstraint(fields=("series", "day"), name="usage_of_a_day"),
         ),
         MarkLate(),
         migrations.RunPython(nothing_counted, migrations.RunPython.noop),
