@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.db import transaction
 from django.forms import CharField
 from django.test import Client, override_settings
 from django.urls import reverse
@@ -204,8 +205,9 @@ def test_no_address_of_a_destination_makes_anybody_connect(canary: Canary) -> No
     for url in canary.urls():
         stored += [destination(organization, channel, url=f"https://alerts.invalid/{channel}") for channel in CHANNELS]
         for row in stored[-2:]:
-            row.move(url) if row.channel == "webhook" else row.set_slack_url(url)
-            row.save()
+            with transaction.atomic():
+                row.move(url) if row.channel == "webhook" else row.set_slack_url(url)
+                row.save()
     an_alert(organization)
     tell_all()
     for row in stored:

@@ -15,6 +15,8 @@ _FLEETING = (
     (re.compile(r"\d\d:\d\d:\d\d(?:\.\d+)?"), "<time>"),
     (re.compile(r"lcp_[0-9A-Za-z]{8}_[0-9A-Za-z_…]*"), "<key>"),
     (re.compile(r'(?<="prefix":")\w{8}'), "<prefix>"),
+    (re.compile(r"whsec_[\w-]{43}"), "<secret>"),
+    (re.compile(r'(?<="last_four":")[\w-]{4}'), "<end>"),
     (re.compile(r"in \d+\.\d+ seconds"), "<duration>"),
     (re.compile(r'"version":\d+'), "<version>"),
 )
