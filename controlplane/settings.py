@@ -66,6 +66,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.orgs.fencing.FenceMiddleware",
     "apps.orgs.sessions.SessionEndMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -129,7 +130,17 @@ else:
     _database["CONN_MAX_AGE"] = 60
     _database["CONN_HEALTH_CHECKS"] = True
     _database["DISABLE_SERVER_SIDE_CURSORS"] = False
+    _database["ENGINE"] = "apps.audit.postgresql"
 DATABASES = {"default": _database}
+# As whom else the one database is spoken to (`apps.audit.fence`). Unset: as DATABASE_URL says.
+WORKER_DATABASE_URL: str = env.str("WORKER_DATABASE_URL", default="")
+MIGRATION_DATABASE_URL: str = env.str("MIGRATION_DATABASE_URL", default="")
+WORKER_DATABASE: dict[str, Any] | None = (
+    dict(environ.Env.db_url_config(WORKER_DATABASE_URL)) if WORKER_DATABASE_URL else None
+)
+MIGRATION_DATABASE: dict[str, Any] | None = (
+    dict(environ.Env.db_url_config(MIGRATION_DATABASE_URL)) if MIGRATION_DATABASE_URL else None
+)
 
 # --- Redis: rate limits shared between processes, and Django's cache
 

@@ -13,6 +13,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as hypothesis_settings
 
+from tests.services.database_roles import grant_roles, serve_as_the_server
 from tests.services.openid_provider import OpenIdProvider
 from tests.services.server import keep_tables
 
@@ -26,6 +27,8 @@ def database(
 ) -> Iterator[None]:
     with django_db_blocker.unblock():
         created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        grant_roles()
+        serve_as_the_server()
         keep_tables()
         yield
         connections.close_all()

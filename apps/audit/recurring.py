@@ -7,13 +7,13 @@ from collections.abc import Callable
 from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.audit import wires
+from apps.audit import fence, wires
 
 logger = logging.getLogger(__name__)
 
 
 class Recurring:
-    """A thread with a database connection of its own that works every ``seconds``; never, if that is 0."""
+    """A thread with a connection of its own, as the worker, that works every ``seconds``; never, if that is 0."""
 
     def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
         self._name = name
@@ -38,6 +38,7 @@ class Recurring:
                 wires.cut(self._connection)
 
     def _run(self) -> None:
+        fence.work_across_organizations()
         self._connection = connections[DEFAULT_DB_ALIAS]
         while not self._stop.wait(self._seconds):
             close_old_connections()

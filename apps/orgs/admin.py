@@ -130,6 +130,15 @@ class _MembershipInline(ScopedInline):
         formset.person = user_of(request)
         return formset
 
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Any]":
+        """Return the memberships with what their rows name."""
+        return super().get_queryset(request).select_related("application")
+
+    @admin.display(description="Calls for")
+    def calls_for(self, membership: Membership) -> str:
+        """Return the application that the identity provider says the person calls for."""
+        return str(membership.application or "-")
+
 
 class _KeepsAdmins(ScopedAdmin):
     """A page on which an organization can lose its last admin: the record of that says so."""
@@ -146,7 +155,8 @@ class _KeepsAdmins(ScopedAdmin):
 class MembersInline(_MembershipInline):
     """An organization's people."""
 
-    fields = ["user", "role"]
+    fields = ["user", "role", "calls_for"]
+    readonly_fields = ("calls_for",)
     autocomplete_fields = ["user"]
     verbose_name = "member"
     verbose_name_plural = "members"
@@ -155,13 +165,13 @@ class MembersInline(_MembershipInline):
 class RolesInline(_MembershipInline):
     """A user's roles."""
 
-    readonly_fields = ("where",)
+    readonly_fields = ("where", "calls_for")
     verbose_name = "role in an organization"
     verbose_name_plural = "roles in organizations"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; who may only look has no choice of the organization that could be shown."""
-        return ["organization" if user_of(request).is_superuser else "where", "role"]
+        return ["organization" if user_of(request).is_superuser else "where", "role", "calls_for"]
 
     @admin.display(description="Organization")
     def where(self, membership: Membership) -> str:
@@ -533,8 +543,8 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
     list_filter = ["is_active", "is_superuser", ("memberships__organization", ScopedRelatedFilter)]
     search_fields = ["username", "full_name", "email"]
-    fields = ["username", "full_name", "email", "is_active", "is_superuser", "last_login", "created_at"]
-    readonly_fields = ["last_login", "created_at"]
+    fields = ["username", "full_name", "email", "is_active", "is_superuser", "known_as", "last_login", "created_at"]
+    readonly_fields = ["known_as", "last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
     actions_detail = ["set_password", "changes", "explain", "usage"]
@@ -561,6 +571,11 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
     def current_state(self, user: User) -> str:
         """Return whether the user may log in and use keys."""
         return "active" if user.is_active else "inactive"
+
+    @admin.display(description="Identity provider knows them as")
+    def known_as(self, user: User) -> str:
+        """Return who they are at the identity provider, by subject and issuer."""
+        return ", ".join(map(str, user.identities.all())) or "-"
 
     @admin.display(description="Roles")
     def roles(self, user: Any) -> str:

@@ -12,6 +12,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.text import slugify
 
+from apps.audit import fence
 from apps.audit.uuid7 import uuid7
 from apps.orgs import data_keys, encryption
 from apps.orgs.encryption import DecryptionError, Place, Purpose
@@ -121,7 +122,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     def roles(self) -> dict[UUID, Role]:
         """Return the role held in each organization, by its id; read once for each instance."""
         if not hasattr(self, "_roles"):
-            self._roles = {m.organization_id: Role(m.role) for m in self.memberships.all()}
+            with fence.everything():
+                self._roles = {m.organization_id: Role(m.role) for m in self.memberships.all()}
         return self._roles
 
 

@@ -13,6 +13,7 @@ from apps.audit.models import OpenRequest, RequestRecord
 from tests.aws.conftest import StartFunction, Tenant, full_environment
 from tests.aws.events import http_api, schedule
 from tests.aws.function import FunctionError, LambdaFunction
+from tests.services.database_roles import there_are_roles
 
 pytestmark = pytest.mark.xdist_group("aws")  # one process, one set of servers
 
@@ -24,6 +25,7 @@ def test_migrations_are_applied_by_an_event_and_only_once(start: StartFunction, 
     assert (first["type"], first["status"]) == ("user-migration", "ok")
     assert "audit.0001_initial" in first["applied"]
     assert second["applied"] == []
+    assert first["fenced"] is second["fenced"] is there_are_roles()
     assert function.invoke(http_api("GET", "/health/ready"))["statusCode"] == 200
 
 

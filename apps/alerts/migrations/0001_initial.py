@@ -6,6 +6,7 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 import apps.audit.uuid7
+from apps.audit.operations import Fenced
 from apps.orgs.operations import StaysWithin
 
 
@@ -13,8 +14,8 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ("audit", "0004_alerts"),
-        ("orgs", "0005_secrets_under_data_keys"),
+        ("audit", "0005_alerts"),
+        ("orgs", "0007_fence"),
     ]
 
     operations = [
@@ -136,4 +137,7 @@ class Migration(migrations.Migration):
         ),
         StaysWithin("alerts_destination", {"data_key_id": "orgs_datakey"}),
         StaysWithin("alerts_delivery", {"destination_id": "alerts_destination"}),
+        Fenced("alerts_destination"),
+        Fenced("alerts_delivery"),
+        Fenced("alerts_delivery_alerts", of=("delivery_id", "alerts_delivery")),
     ]

@@ -3,6 +3,7 @@
 from django.db import migrations, models
 
 import apps.audit.uuid7
+from apps.audit.operations import Fenced
 
 
 def find_failed_attempts(apps, schema_editor):
@@ -20,7 +21,7 @@ def forget_the_index(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("audit", "0003_path_of_a_request"),
+        ("audit", "0004_path_of_a_request"),
     ]
 
     operations = [
@@ -87,4 +88,5 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.RunPython(find_failed_attempts, forget_the_index),
+        Fenced("audit_alert"),
     ]
