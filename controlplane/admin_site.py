@@ -10,7 +10,7 @@ from django.core.paginator import InvalidPage
 from django.db import models, transaction
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.templatetags.static import static
-from django.urls import reverse
+from django.urls import path, reverse
 
 from apps.orgs.cognito import IdentityProvider, login_provider
 
@@ -43,7 +43,15 @@ class ControlPlaneSite(_AdminSite):
 
     def get_urls(self) -> list[Any]:
         """Return the site's addresses, without the one that looks up any object of any organization by its id."""
-        return [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
+        from controlplane import playground, setup  # noqa: PLC0415  # Django makes the site before it loads models
+
+        own = [
+            path("setup/<uuid:organization_id>/", self.admin_view(setup.page), name="setup"),
+            path("playground/", self.admin_view(playground.page), name="playground"),
+            path("playground/ask/", self.admin_view(playground.ask), name="playground_ask"),
+            path("playground/<uuid:request_id>/", self.admin_view(playground.outcome), name="playground_outcome"),
+        ]
+        return own + [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what every page shows. The colours come from our stylesheet: the theme would write a style element."""
@@ -51,10 +59,9 @@ class ControlPlaneSite(_AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the front page: what happened lately within the person's reach, and what to do next."""
-        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
-        from controlplane.front_page import front_page  # noqa: PLC0415  # as above
+        from controlplane.front_page import front_page  # noqa: PLC0415  # Django makes the site before it loads models
 
-        return super().index(request, {**front_page(user_of(request)), **(extra_context or {})})
+        return super().index(request, {**front_page(request), **(extra_context or {})})
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the ways to log in that there are, or log in by password, with the record of it."""
@@ -148,7 +155,9 @@ def stylesheet(_request: HttpRequest) -> str:
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar's groups with the pages that the person may see."""
     start = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
-    groups: list[dict[str, Any]] = [{"title": "", "items": [start]}]
+    playground = {"title": "Playground", "icon": "play_circle", "link": reverse("admin:playground")}
+    first = [start, playground] if request.user.has_perm("orgs.add_apikey") else [start]
+    groups: list[dict[str, Any]] = [{"title": "", "items": first}]
     for title, pages in _GROUPS:
         items = [_item(page) for page in pages if request.user.has_perm(page[2])]
         if items:

@@ -72,6 +72,7 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "activate": lambda client, _, url: client.post(url, {"reason": "x"}),
     "revoke_key": lambda client, _, url: client.post(url, {"reason": "x"}),
     "rotate_key": lambda client, _, url: client.post(url, {"grace": "0"}),
+    "test": lambda client, _, url: client.post(url, {"route": "1", "model": [unique("model")]}),
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
 
