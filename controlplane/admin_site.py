@@ -44,8 +44,16 @@ class ControlPlaneSite(_AdminSite):
 
     def get_urls(self) -> list[Any]:
         """Return the site's addresses, without the one that looks up any object of any organization by its id."""
-        own = [path("usage/", self.admin_view(self.usage), name="usage")]
-        return [*own, *(url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site")]
+        from controlplane import playground, setup  # noqa: PLC0415  # Django makes the site before it loads models
+
+        own = [
+            path("usage/", self.admin_view(self.usage), name="usage"),
+            path("setup/<uuid:organization_id>/", self.admin_view(setup.page), name="setup"),
+            path("playground/", self.admin_view(playground.page), name="playground"),
+            path("playground/ask/", self.admin_view(playground.ask), name="playground_ask"),
+            path("playground/<uuid:request_id>/", self.admin_view(playground.outcome), name="playground_outcome"),
+        ]
+        return own + [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what every page shows. The colours come from our stylesheet: the theme would write a style element."""
@@ -53,10 +61,9 @@ class ControlPlaneSite(_AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the front page: what happened lately within the person's reach, and what to do next."""
-        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
-        from controlplane.front_page import front_page  # noqa: PLC0415  # as above
+        from controlplane.front_page import front_page  # noqa: PLC0415  # Django makes the site before it loads models
 
-        return super().index(request, {**front_page(user_of(request)), **(extra_context or {})})
+        return super().index(request, {**front_page(request), **(extra_context or {})})
 
     def usage(self, request: HttpRequest) -> HttpResponse:
         """Show where the money goes."""
@@ -163,6 +170,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     first = [start]
     if request.user.has_perm("audit.view_requestrecord"):
         first.append({"title": "Usage", "icon": "monitoring", "link": reverse("admin:usage")})
+    if request.user.has_perm("orgs.add_apikey"):
+        first.append({"title": "Playground", "icon": "play_circle", "link": reverse("admin:playground")})
     groups: list[dict[str, Any]] = [{"title": "", "items": first}]
     for title, pages in _GROUPS:
         items = [_item(page) for page in pages if request.user.has_perm(page[2])]

@@ -1,11 +1,12 @@
-"""The admin's front page: requests, refusals and spend of late, and the next steps of who has just begun."""
+"""The admin's front page: requests, refusals and spend of late, and what a person of each role does next."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
@@ -13,14 +14,15 @@ from apps.audit.models import RequestRecord
 from apps.audit.money import NANO
 from apps.audit.usage import Period, Scope, totals
 from apps.audit.uuid7 import first_id_at
-from apps.gateway.models import ModelRoute
-from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
-from apps.orgs.roles import Action
+from apps.orgs.admin import GUIDED
+from apps.orgs.models import Application, Organization, User
+from apps.orgs.roles import Action, Role
+from apps.orgs.scoped_admin import user_of
 from apps.orgs.scoping import organizations_of, reach, visible
-from apps.policies.models import Policy
+from controlplane.guide import guide_for
+from controlplane.setup import forms_of
 
 LATEST = 8
-_FOR_ALL = (ProviderCredential, ModelRoute)  # the platform's serve every organization, though only superadmins see them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +37,81 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Something to do next, and whether it is done."""
+class Way:
+    """A page that a person of some role came for."""
 
     title: str
     text: str
+    icon: str
     link: str
-    done: bool
 
 
-def front_page(user: User) -> dict[str, Any]:
-    """Return what the front page shows to ``user``: figures, the latest requests and the steps left to do."""
-    now = timezone.now()
+def front_page(request: HttpRequest) -> dict[str, Any]:
+    """Return what the front page shows: what to set up, or ways on, then figures and the latest requests."""
+    user, now = user_of(request), timezone.now()
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     records, scope = _records(user), Scope(reach(user, "audit.requestrecord"))
-    steps = _steps(user)
+    guide = guide_for(user)
     return {
         "figures": [
             _figures("Today (UTC)", scope, today),
             _figures("Last 7 days (UTC)", scope, today - timedelta(days=6)),
         ],
         "latest": list(records.filter(id__gte=first_id_at(now - timedelta(days=7)))[:LATEST]),
-        "steps": steps if any(not step.done for step in steps) else [],
+        "first_organization": _first_organization(user),
+        "guide": guide,
+        "guide_forms": forms_of(request, guide) if guide else {},
+        "ways": [] if guide else _ways(user),
         "may_see_records": user.has_perm("audit.view_requestrecord"),
     }
+
+
+def _first_organization(user: User) -> str:
+    """Return where the platform's first organization is made, for a superadmin of an empty one."""
+    if not user.is_superuser or Organization.objects.exists():
+        return ""
+    return f"{reverse('admin:orgs_organization_add')}?{GUIDED}=1"
+
+
+def _ways(user: User) -> list[Way]:
+    """Return the ways on of who has nothing to set up: a developer's or an auditor's; others know theirs."""
+    roles = set(user.roles().values())
+    if user.is_superuser or Role.ADMIN in roles:
+        return []
+    return _developers(user) if Role.DEVELOPER in roles else _auditors() if roles else []
+
+
+def _developers(user: User) -> list[Way]:
+    application = visible(Application.objects.filter(is_active=True), user).order_by("created_at").first()
+    if application is None:
+        text = "Your organization has none yet. Ask one of its admins to create it; then you can make a key for it."
+        return [Way("Wait for an application", text, "hourglass_empty", _list("orgs_application"))]
+    key = f"{reverse('admin:orgs_apikey_add')}?application={application.pk}"
+    policies = reverse("admin:policies_policy_explain", args=["application", application.pk])
+    return [
+        Way("Make a key", "For an application to call models with. It comes with examples.", "key", key),
+        Way("Try a request", "In the playground, without a line of code.", "play_circle", reverse("admin:playground")),
+        Way(
+            "What holds for it",
+            f"The policies of {application}, and whether a request would pass.",
+            "rule",
+            policies,
+        ),
+        Way("What happened", "Each request with what was decided and why.", "fact_check", _list("audit_requestrecord")),
+    ]
+
+
+def _auditors() -> list[Way]:
+    return [
+        Way("Requests", "Who asked what, what was decided and why.", "fact_check", _list("audit_requestrecord")),
+        Way("Changes", "Who changed what, before and after.", "history", _list("audit_changerecord")),
+        Way("Policies", "What is allowed now, in words.", "policy", _list("policies_policy")),
+        Way("Published versions", "What each policy said at any time.", "schedule", _list("policies_policyversion")),
+    ]
+
+
+def _list(name: str) -> str:
+    return reverse(f"admin:{name}_changelist")
 
 
 def _records(user: User) -> "QuerySet[RequestRecord]":
@@ -74,29 +127,3 @@ def _figures(title: str, scope: Scope, since: datetime) -> Figures:
 
 def _rounded(nano: int) -> str:
     return f"{Decimal(nano) / NANO:,.4f}" if 0 < nano < NANO else f"{Decimal(nano) / NANO:,.2f}"
-
-
-def _steps(user: User) -> list[Step]:
-    steps: list[tuple[type[Model], str, str, str]] = [
-        (Organization, "organization", "Create an organization", "A tenant: its applications, people and policies."),
-        (ProviderCredential, "providercredential", "Connect a provider", "The secret with which models are called."),
-        (ModelRoute, "modelroute", "Route a model", "Which provider serves which model names."),
-        (Application, "application", "Create an application", "Software of yours that will call models."),
-        (ApiKey, "apikey", "Issue an API key", "What the application calls with. It is shown once."),
-        (Policy, "policy", "Allow models", "Without a policy that allows a model, every request is refused."),
-    ]
-    return [
-        Step(
-            title,
-            text,
-            reverse(f"admin:{model._meta.app_label}_{name}_add"),
-            _any(model, user),
-        )
-        for model, name, title, text in steps
-        if user.has_perm(f"{model._meta.app_label}.add_{name}")
-    ]
-
-
-def _any(model: type[Model], user: User) -> bool:
-    rows: QuerySet[Model] = QuerySet(model)
-    return visible(rows, user).exists() or (model in _FOR_ALL and rows.filter(organization=None).exists())

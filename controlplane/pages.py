@@ -6,7 +6,7 @@ one. Here a request's body is read in the event loop first, so that a slow clien
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -21,13 +21,17 @@ from apps.gateway.pipeline import Answer
 SEND_SECONDS = 30.0
 """How long a client may take to make room for one piece of an answer: where that is a stream, a thread waits."""
 _FRAMING = (b"content-length", b"transfer-encoding")
+_CLIENT = "controlplane.client"
 
 
 class Pages:
-    """An ASGI application that serves a WSGI one: whole requests in, answers whole or in pieces."""
+    """An ASGI application that serves a WSGI one: whole requests in, answers whole or in pieces.
+
+    An answer in pieces ends when its client has left, so that nothing is made for nobody.
+    """
 
     def __init__(self, wsgi: Callable[..., Any], threads: int) -> None:
-        self._wsgi = WSGIMiddleware(wsgi, workers=threads)
+        self._wsgi = WSGIMiddleware(_while_there(wsgi), workers=threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -38,11 +42,93 @@ class Pages:
             if not request.left:
                 await _refuse(error, send)
             return
-        await self._wsgi(_whole(scope, body), _once(body), _in_time(send))  # type: ignore[arg-type]
+        client = Client(send)
+        leaving = asyncio.ensure_future(_leave(request, client))
+        try:
+            await self._wsgi({**_whole(scope, body), _CLIENT: client}, _once(body), client.send)  # type: ignore[arg-type]
+        finally:
+            leaving.cancel()
+            client.leave()
 
     def close(self) -> None:
         """Take no more requests. A thread that is under way is not waited for."""
         self._wsgi.executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Client:
+    """Whom an answer is sent to, and whether they are still there. Made in the event loop, asked from any thread."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._at_the_end: list[Callable[[], None]] = []
+        self.gone = False
+        """Whether they have left, or take nothing in."""
+
+    async def send(self, message: Message) -> None:
+        """Send a piece of the answer. To who is gone nothing is sent, and that is no error.
+
+        A thread hands its pieces over through a queue: if sending failed, it would wait there for ever.
+        """
+        if self.gone:
+            return
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except (TimeoutError, OSError):
+            self.leave()
+
+    def leave(self) -> None:
+        """Note that they are gone, and do what was asked for that case. May be called any number of times."""
+        self.gone = True
+        while self._at_the_end:
+            self._at_the_end.pop()()
+
+    def when_gone(self, do: Callable[[], None]) -> None:
+        """Have something done, in the event loop, when they leave or have got their answer. It must bear to be late."""
+        self._loop.call_soon_threadsafe(self._note, do)
+
+    def _note(self, do: Callable[[], None]) -> None:
+        self._at_the_end.append(do)
+        if self.gone:
+            self.leave()
+
+
+def client_of(environment: dict[str, Any]) -> Client | None:
+    """Return whom a WSGI request's answer goes to, where the server can tell when they leave."""
+    scope = environment.get("asgi.scope")
+    client = scope.get(_CLIENT) if isinstance(scope, dict) else None
+    return client if isinstance(client, Client) else None
+
+
+async def _leave(request: HttpRequest, client: Client) -> None:
+    await request.wait_until_gone()
+    client.leave()
+
+
+def _while_there(wsgi: Callable[..., Any]) -> Callable[..., Any]:
+    def application(environment: dict[str, Any], start_response: Any) -> Any:
+        return _Pieces(wsgi(environment, start_response), environment["asgi.scope"][_CLIENT])
+
+    return application
+
+
+class _Pieces:
+    """An answer's pieces for as long as its client is there."""
+
+    def __init__(self, pieces: Iterable[bytes], client: Client) -> None:
+        self._pieces = pieces
+        self._client = client
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if self._client.gone:
+                return
+            yield piece
+
+    def close(self) -> None:
+        """Close the answer, as a WSGI server does."""
+        getattr(self._pieces, "close", lambda: None)()
 
 
 def _whole(scope: Scope, body: bytes) -> Scope:
@@ -61,14 +147,6 @@ def _once(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-def _in_time(send: Send) -> Send:
-    async def send_in_time(message: Message) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await send(message)
-
-    return send_in_time
 
 
 async def _refuse(error: InvalidRequest, send: Send) -> None:

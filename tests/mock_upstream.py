@@ -92,6 +92,14 @@ class MockUpstream:
     def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
         self._tls = tls
+        self.models = ["gpt-4o-mini"]
+        """What a list of models says, which is no call."""
+        self.key = ""
+        """The only key that gets that list; without one, every key does."""
+        self.listing = Behaviour()
+        """How it is answered."""
+        self.listed: list[dict[str, str]] = []
+        """The headers with which it was asked for."""
         self._calls: list[Call] = []
         self._script: deque[Behaviour] = deque()
         self._changed = threading.Condition()
@@ -182,9 +190,15 @@ class MockUpstream:
         await self._stopping.wait()
         await runner.cleanup()
 
-    async def _list_models(self, request: web.Request) -> web.Response:
-        data = [{"id": name, "object": "model", "created": 1, "owned_by": "mock"} for name in ("gpt-4o-mini",)]
-        return _json({"object": "list", "data": data})
+    async def _list_models(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.listed.append(headers)
+        if self.key and self.key not in (headers.get("x-api-key"), headers.get("authorization", "")[len("Bearer ") :]):
+            return _error(Behaviour(status=401, message=f"Incorrect API key provided: {headers.get('authorization')}"))
+        if self.listing != Behaviour():
+            return await _answer(request, Call(request.path, headers, b""), self.listing)
+        data = [{"id": name, "object": "model", "created": 1, "owned_by": "mock"} for name in self.models]
+        return _json({"object": "list", "data": data, "has_more": False})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

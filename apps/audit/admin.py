@@ -181,6 +181,7 @@ class DoorFilter(DropdownFilter):
 class RequestRecordAdmin(ScopedAdmin):
     """One record for each request."""
 
+    when_empty = "Each request leaves one, whatever became of it. Send a first one from the playground, or with a key."
     list_display = [
         "moment",
         "application",
@@ -289,6 +290,7 @@ class RequestRecordAdmin(ScopedAdmin):
 class ChangeRecordAdmin(ScopedAdmin):
     """One record for each change to the configuration."""
 
+    when_empty = "Each change to the configuration leaves one."
     list_display = ["moment", "actor_name", "action", "changed", "object_name", "via", "address"]
     list_filter = [ObjectTypeFilter, DoorFilter, OrganizationFilter, ("timestamp", DayFilter)]
     search_fields = ["actor_name", "actor_id", "object_name", "object_id", "reason"]

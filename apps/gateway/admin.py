@@ -31,6 +31,7 @@ class RouteForm(ScopedForm):
 class ModelRouteAdmin(ScopedAdmin):
     """Which provider serves a model."""
 
+    when_empty = "A route leads a model's name to a credential. A credential's test lists models and makes routes."
     form = RouteForm
     list_display = ["model", "priority", "credential", "upstream_name", "serves", "current_state"]
     list_filter = ["organization", "is_active"]

@@ -112,6 +112,17 @@ class Configuration:
         return judgement
 
 
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks without a key of their own: a person of an organization who tries an application out in the admin.
+
+    ``find`` reads from the database who that is now, as a key that is not stored; ``None`` if they may not any more.
+    """
+
+    organization_id: UUID
+    find: Callable[[], ApiKey | None]
+
+
 class NoOrganization(Exception):
     """A key that is valid and belongs to a person of the platform, not of an organization."""
 
@@ -145,6 +156,10 @@ class Configurations:
             return None
         caller = configuration.callers[name]
         return (caller, configuration) if caller.owns(key, name) else None
+
+    async def find_visitor(self, visitor: Visitor) -> tuple[Caller, Configuration] | None:
+        """Return the caller that a visitor is, read anew each time. Raises what `find` raises of a database."""
+        return await self.read(lambda: self._load_caller(visitor.find))
 
     def organization_of(self, key: str) -> UUID | None:
         """Return whose a key is, if memory holds it: whoever only knows its prefix is nobody."""
@@ -229,6 +244,14 @@ class Configurations:
         return await self.read(lambda: self._load_by_name(name, lambda: identities.key_of(claims)))
 
     def _load_by_name(self, name: str, find: Callable[[], ApiKey | None]) -> Configuration | None:
+        found = self._load_caller(find)
+        if found is None:
+            return None
+        caller, configuration = found
+        self._remember(name, caller if caller.digest else replace(caller, digest=name), configuration)
+        return configuration
+
+    def _load_caller(self, find: Callable[[], ApiKey | None]) -> tuple[Caller, Configuration] | None:
         row = find()
         if row is None:
             return None
@@ -243,9 +266,7 @@ class Configurations:
         row = find()
         if configuration is None or row is None or row.organization_id != organization:
             return None
-        caller = caller_of(row)
-        self._remember(name, caller if caller.digest else replace(caller, digest=name), configuration)
-        return configuration
+        return caller_of(row), configuration
 
     def _remember(self, prefix: str, caller: Caller, configuration: Configuration) -> None:
         configuration.callers[prefix] = caller

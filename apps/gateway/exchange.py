@@ -13,7 +13,7 @@ from apps.audit.models import Status
 from apps.audit.rows import Row
 from apps.audit.uuid7 import uuid7
 from apps.gateway.admission import Aside, Ticket
-from apps.gateway.configuration import Caller, Configuration
+from apps.gateway.configuration import Caller, Configuration, Visitor
 from apps.gateway.inspection import Inspection, safe_text
 from apps.gateway.judgement import Judgement, storable
 from apps.gateway.limits import rate_headers, reading_json
@@ -49,6 +49,8 @@ class Exchange:
     """A request on its way through the stages. Each stage fills in what it found out."""
 
     endpoint: str
+    visitor: Visitor | None = None
+    """Who asks, where no key says it."""
     id: UUID = field(default_factory=uuid7)
     timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)

@@ -24,7 +24,7 @@ from apps.audit.money import usd_from_nano
 from apps.gateway import metrics
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import Intent, StaleConfiguration
-from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization
+from apps.gateway.configuration import Caller, Configuration, Configurations, NoOrganization, Visitor
 from apps.gateway.errors import (
     Forbidden,
     GatewayError,
@@ -135,13 +135,16 @@ class Pipeline:
 
     # --- the doors' entrances
 
-    async def complete_chat(self, inbound: Inbound) -> Answer:
-        """Answer a chat completion request, whatever happens, and leave exactly one record of it once it is let in."""
-        return await self._admitted(Exchange("chat.completions"), inbound, self._complete)
+    async def complete_chat(self, inbound: Inbound, visitor: Visitor | None = None) -> Answer:
+        """Answer a chat completion request, whatever happens, and leave exactly one record of it once it is let in.
 
-    async def list_models(self, inbound: Inbound) -> Answer:
-        """Answer which models the caller may use."""
-        return await self._admitted(Exchange("models"), inbound, self._models)
+        A ``visitor`` is who asks where the request brings no key. All else is the same for them.
+        """
+        return await self._admitted(Exchange("chat.completions", visitor), inbound, self._complete)
+
+    async def list_models(self, inbound: Inbound, visitor: Visitor | None = None) -> Answer:
+        """Answer which models the caller, or the visitor, may use."""
+        return await self._admitted(Exchange("models", visitor), inbound, self._models)
 
     async def retrieve_model(self, inbound: Inbound, model: str) -> Answer:
         """Answer for one model that the caller may use; any other does not exist."""
@@ -158,7 +161,7 @@ class Pipeline:
     ) -> Answer:
         """Do the work when there is a place for it. Who is shed is counted, not recorded: nothing was done for them."""
         try:
-            exchange.ticket = await self.admission.enter(lambda: self._whose(inbound))
+            exchange.ticket = await self.admission.enter(lambda: self._whose(exchange, inbound))
         except Overloaded as error:
             return _refusal_answer(exchange, error)
         stream = None
@@ -180,7 +183,9 @@ class Pipeline:
             return error
         return None
 
-    def _whose(self, inbound: Inbound) -> UUID | None:
+    def _whose(self, exchange: Exchange, inbound: Inbound) -> UUID | None:
+        if exchange.visitor is not None:
+            return exchange.visitor.organization_id
         return self.configurations.organization_of(_bearer(inbound.authorization))
 
     async def _complete(self, exchange: Exchange, inbound: Inbound) -> Answer:
@@ -261,7 +266,7 @@ class Pipeline:
             raise
 
     async def _identify(self, exchange: Exchange, inbound: Inbound) -> None:
-        found = await self._find_caller(_bearer(inbound.authorization))
+        found = await self._find_caller(exchange, inbound)
         if found is None:
             metrics.unauthenticated()
             raise Unauthenticated(NOT_USABLE)
@@ -523,11 +528,14 @@ class Pipeline:
 
     # --- who calls
 
-    async def _find_caller(self, key: str) -> tuple[Caller, Configuration] | None:
-        """Return the caller of a key that may be used now. A refusal from memory is checked with the database first."""
+    async def _find_caller(self, exchange: Exchange, inbound: Inbound) -> tuple[Caller, Configuration] | None:
+        """Return the visitor, or the caller of a key that may be used now.
+
+        A refusal from memory is checked with the database first.
+        """
         for _ in range(READINGS_OF_A_CHANGING_CONFIGURATION):
             try:
-                found = await self.configurations.find(key)
+                found = await self._known(exchange, inbound)
             except NoOrganization as error:
                 raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
             except NotAdmitted as error:
@@ -539,6 +547,11 @@ class Pipeline:
             if await self._is_current(found[1]):
                 return None
         return None
+
+    async def _known(self, exchange: Exchange, inbound: Inbound) -> tuple[Caller, Configuration] | None:
+        if exchange.visitor is not None:
+            return await self.configurations.find_visitor(exchange.visitor)
+        return await self.configurations.find(_bearer(inbound.authorization))
 
     async def _is_current(self, configuration: Configuration) -> bool:
         try:

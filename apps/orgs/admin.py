@@ -1,8 +1,9 @@
 """The admin pages of organizations, applications, API keys, users and providers' credentials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -20,6 +21,12 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from apps.audit.changes import state_of
+from apps.gateway.catalogue import list_models
+from apps.gateway.configuration import VENDOR_URLS
+from apps.gateway.models import ModelRoute
+from apps.gateway.offers import new_routes, offers
+from apps.gateway.playground import may_try
+from apps.gateway.providers.base import Endpoint, UpstreamError
 from apps.orgs import keys
 from apps.orgs.admin_forms import (
     CredentialForm,
@@ -35,8 +42,9 @@ from apps.orgs.admin_forms import (
     key_owners,
 )
 from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
-from apps.orgs.encryption import KeysUnavailable
+from apps.orgs.encryption import DecryptionError, KeysUnavailable, Purpose
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, UsageTag, User
+from apps.orgs.public_address import public_url
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
     GovernedAdmin,
@@ -72,6 +80,8 @@ STATE_COLOURS = {
     "unreadable": "danger",
 }
 UNREADABLE = "cannot be read: enter it again"
+GUIDED = "guided"
+"""The parameter of an address that says that the person is being led through setting an organization up."""
 
 CONTENTS = (
     "orgs.application",
@@ -82,6 +92,7 @@ CONTENTS = (
     "alerts.destination",
 )
 """What an organization's page leads to, in the order in which one sets it up."""
+MOST_ROUTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +237,7 @@ class KeysInline(ScopedInline):
 class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     """Tenants."""
 
+    when_empty = "An organization is a tenant: everything else belongs to one."
     change_form_after_template = "control_plane/organization_contents.html"
     list_display = ["name", "current_state", "application_count", "created_at"]
     list_filter = ["state"]
@@ -234,7 +246,7 @@ class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
     inlines = [MembersInline, UsageTagsInline]
-    actions_detail = ["usage", "suspend", "activate"]
+    actions_detail = ["set_up", "usage", "suspend", "activate"]
     spends_as = "organization"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
@@ -273,6 +285,24 @@ class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     def application_count(self, organization: Any) -> int:
         """Return how many applications it has."""
         return int(organization.applications_count)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Go on where the person came from: to setting the new organization up, or to the list."""
+        if request.GET.get(GUIDED):
+            messages.success(request, f"{obj} is there. Set it up now, or make somebody its admin.")
+            return HttpResponseRedirect(reverse("admin:setup", args=[obj.pk]))
+        return super().response_add(request, obj, post_url_continue)
+
+    def has_set_up_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may set it up."""
+        row = self.get_object(request, object_id)
+        return row is not None and may(user_of(request), Action.ADD, "orgs.application", row.pk)
+
+    @detail_action("Set up", permission="set_up", icon="checklist")
+    def set_up(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to the page that leads through setting it up."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(reverse("admin:setup", args=[row.pk]))
 
     def has_suspend_permission(self, request: HttpRequest, object_id: str) -> bool:
         """Whether the person may suspend it now."""
@@ -328,6 +358,7 @@ class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
 class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
     """Software that calls the gateway."""
 
+    when_empty = "An application is a program of yours that calls models. Create one, then make a key for it."
     list_display = ["name", "organization", "current_state", "created_at"]
     list_filter = ["organization", "is_active"]
     list_select_related = ["organization"]
@@ -336,7 +367,7 @@ class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
     fields = ["organization", "name", "is_active", "id", "created_at"]
     readonly_fields = ["id", "created_at"]
     inlines = [KeysInline]
-    actions_detail = ["new_key", "explain", "usage"]
+    actions_detail = ["new_key", "try_out", "explain", "usage"]
     governed_as = spends_as = "application"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -363,11 +394,23 @@ class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
         row = self.row_for(request, object_id, Action.VIEW)
         return HttpResponseRedirect(f"{reverse('admin:orgs_apikey_add')}?application={row.pk}")
 
+    def has_try_out_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may send requests in the application's name, which is served."""
+        row = self.get_object(request, object_id)
+        return row is not None and row.is_active and may_try(user_of(request), row.organization_id)
+
+    @detail_action("Try it out", permission="try_out", icon="play_circle")
+    def try_out(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to the playground with this application."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(f"{reverse('admin:playground')}?application={row.pk}")
+
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(GovernedAdmin):
     """Credentials to call the gateway with. The text of one is shown once, in the answer that makes it."""
 
+    when_empty = "A key is what an application calls with. It is shown once, with examples to copy."
     list_display = ["name", "shown_prefix", "current_state", "owner", "organization", "expires_at", "created_at"]
     list_filter = [KeyStateFilter, "organization", "application"]
     list_select_related = ["organization", "application", "user"]
@@ -467,17 +510,19 @@ class ApiKeyAdmin(GovernedAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Answer with the key's text, this once."""
-        return self._show_once(request, obj.issued_key)
+        return self.show_once(request, obj.issued_key)
 
-    def _show_once(self, request: HttpRequest, issued: keys.IssuedKey) -> HttpResponse:
+    def show_once(self, request: HttpRequest, issued: keys.IssuedKey, onward: str = "") -> HttpResponse:
+        """Return the page with a new key's text, which leads to the key's own page or ``onward``."""
         return self.page(
             request,
             "control_plane/key_once.html",
             "Your new API key",
             issued.row,
             key=issued.text,
-            base_url=request.build_absolute_uri("/v1"),
-            model="sim-echo" if settings.SIMULATED_PROVIDER else "your-model",
+            base_url=public_url(request, "v1"),
+            model=_first_model(issued.row),
+            onward=onward,
         )
 
     # --- Ending one
@@ -531,7 +576,7 @@ class ApiKeyAdmin(GovernedAdmin):
             except ValidationError as error:
                 form.add_error(None, error)
             else:
-                return self._show_once(request, issued)
+                return self.show_once(request, issued)
         text = "A new key with the same owner, name and policies is made and shown once. The old one ends when you say."
         return self.ask(request, key, Question(f"Rotate {key}?", text, "Make the new key", form))
 
@@ -645,6 +690,7 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
 class ProviderCredentialAdmin(ScopedAdmin):
     """Our credentials at the providers."""
 
+    when_empty = "Add one to reach a provider, test it, and route its models from there."
     form = CredentialForm
     list_display = ["name", "provider", "organization_name", "shown_url", "shown_secret", "current_state"]
     list_filter = ["organization", "provider", "is_active"]
@@ -653,6 +699,7 @@ class ProviderCredentialAdmin(ScopedAdmin):
     autocomplete_fields = ["organization"]
     fields = ["organization", "name", "provider", "base_url", "secret", "shown_secret", "is_active"]
     readonly_fields = ["shown_secret"]
+    actions_detail = ["test"]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields: no input for the secret for those who may only look."""
@@ -705,6 +752,87 @@ class ProviderCredentialAdmin(ScopedAdmin):
         """Return the secret's column if the form sets it."""
         return ("encrypted_secret",) if form.cleaned_data["secret"] else ()
 
+    # --- Testing one
+
+    def has_test_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may use the secret to ask the provider for its models."""
+        credential = self.get_object(request, object_id)
+        return credential is not None and self.has_change_permission(request, credential)
+
+    @detail_action("Test", permission="test", icon="network_check")
+    def test(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask the provider for its models, and route those that the person chooses."""
+        if not self.has_test_permission(request, object_id):
+            raise PermissionDenied
+        credential = self.row_for(request, object_id, Action.CHANGE)
+        if request.method != "POST":
+            text = "The provider is asked for its list of models, with the stored secret. That costs nothing."
+            return self.ask(request, credential, Question(f"Test {credential}?", text, "Test", None))
+        if "route" in request.POST:
+            return self._route(request, credential)
+        try:
+            models = listed(credential, credential.secret(Purpose.TEST))
+        except (UpstreamError, DecryptionError, KeysUnavailable) as error:
+            return self.models_page(request, credential, (), refused=_said_of(error))
+        return self.models_page(request, credential, models)
+
+    def models_page(
+        self, request: HttpRequest, credential: ProviderCredential, models: Iterable[str], *, refused: str = ""
+    ) -> HttpResponse:
+        """Return the page with what a test has found: the models, to be routed, or why it was ``refused``."""
+        guided = GUIDED in request.GET or GUIDED in request.POST
+        guide = reverse("admin:setup", args=[credential.organization_id]) if guided else ""
+        return self.page(
+            request,
+            "control_plane/provider_models.html",
+            f"Models of {credential}",
+            credential,
+            offers=offers(credential, models),
+            refused=refused,
+            test_url=_button(credential, "test"),
+            may_route=may(user_of(request), Action.ADD, "gateway.modelroute", credential.organization_id),
+            guide=guide,
+        )
+
+    def _route(self, request: HttpRequest, credential: ProviderCredential) -> HttpResponse:
+        chosen = request.POST.getlist("model")[:MOST_ROUTES]
+        try:
+            with transaction.atomic():
+                routes = new_routes(credential, chosen)
+                for route in routes:
+                    self.store(request, route, Action.ADD)
+        except ValidationError as error:
+            return self.models_page(request, credential, (), refused=" ".join(error.messages))
+        count = f"{len(routes)} model{'' if len(routes) == 1 else 's'}"
+        messages.success(request, f"{count} routed to {credential}." if routes else "No model was chosen.")
+        if request.POST.get(GUIDED) and credential.organization_id is not None:
+            return HttpResponseRedirect(reverse("admin:setup", args=[credential.organization_id]))
+        return self.back_to(credential)
+
+
+def listed(credential: ProviderCredential, secret: str) -> list[str]:
+    """Return the models that a credential's provider lists for a secret. Raises `UpstreamError`."""
+    url = credential.base_url or VENDOR_URLS.get(credential.provider, "")
+    networks = [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS]
+    return list_models(Endpoint(credential.provider, url, secret), networks, simulated=settings.SIMULATED_PROVIDER)
+
+
+def _said_of(error: Exception) -> str:
+    if isinstance(error, UpstreamError):
+        return error.message
+    if isinstance(error, KeysUnavailable):
+        return "The stored secret cannot be decrypted now: the key service does not answer. Try again."
+    return "The stored secret cannot be read. Enter it again."
+
+
+def _first_model(key: ApiKey) -> str:
+    """Return a model to show in an example: one that the organization has a route to, or a simulated one."""
+    whose = Q(organization_id=key.organization_id) | Q(organization=None)
+    routes = ModelRoute.objects.filter(whose, is_active=True).exclude(model__contains="*").exclude(model__contains="?")
+    own_first = routes.order_by(models.F("organization").asc(nulls_last=True), "model")
+    named = own_first.values_list("model", flat=True).first()
+    return named or ("sim-echo" if settings.SIMULATED_PROVIDER else "your-model")
+
 
 def _contents(user: User, organization: Organization) -> Iterator[Part]:
     """Give what the organization has, as far as the person may see it."""
@@ -723,6 +851,10 @@ def _contents(user: User, organization: Organization) -> Iterator[Part]:
     if may(user, Action.VIEW, "audit.requestrecord", organization.pk):
         link = f"{_page('audit.requestrecord', 'changelist')}?organization={organization.pk}"
         yield Part("Requests", None, link, "")
+
+
+def _button(row: models.Model, action: str) -> str:
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{action}", args=[row.pk])
 
 
 def _page(label: str, page: str) -> str:

@@ -44,6 +44,8 @@ class Purpose(StrEnum):
     """To call the provider with it: when a process reads an organization's configuration."""
     CHECK = "check"
     """To tell a person whether it can be."""
+    TEST = "test"
+    """To ask the provider for its models because a person wants to know whether the secret works."""
     ROTATION = "rotation"
     ALERT = "alert"
     """To send an alert with it."""

@@ -54,7 +54,8 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
 # What no cell of the table can say, by "app.model": each sentence has its test in `tests/roles`.
 BEYOND: dict[str, str] = {
     "orgs.organization": "Only a superadmin names, suspends and reinstates one.",
-    "orgs.apikey": "A person's key is its owner's to see, make, rotate and revoke; a member's is an admin's as well.",
+    "orgs.apikey": "A person's key is its owner's to see, make, rotate and revoke; a member's is an admin's as well. "
+    "Who may add an application's may send requests in its name from the playground.",
     "orgs.user": "An admin makes people, as members of the own organization.",
     "orgs.membership": "The last admin of an organization stays, unless a superadmin ends it; the record says so.",
     "policies.policy": "The platform's are a superadmin's.",

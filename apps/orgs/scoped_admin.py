@@ -323,6 +323,8 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
     compressed_fields: ClassVar[bool] = True
     warn_unsaved_form: ClassVar[bool] = True
     actions_detail: ClassVar[Sequence[str]] = ()
+    when_empty: ClassVar[str] = ""
+    """What an empty list says: what such a thing is for, or how there comes to be one."""
 
     # --- Who may
 

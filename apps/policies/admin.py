@@ -4,11 +4,12 @@ import json
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.db import models
-from django.db.models import OuterRef, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models, transaction
+from django.db.models import OuterRef, Q, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
@@ -16,19 +17,22 @@ from django.utils.html import format_html
 from apps.audit.admin import DayFilter, OrganizationFilter
 from apps.audit.money import usd_from_nano
 from apps.gateway.explanation import effective_policies, explain
+from apps.gateway.models import ModelRoute
 from apps.gateway.readings import readings_of
+from apps.gateway.runtime import environment
 from apps.gateway.served import unserved
 from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject
-from apps.orgs.models import ApiKey
+from apps.orgs.models import ApiKey, Organization
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
-from apps.orgs.scoping import visible
+from apps.orgs.scoping import may, visible
 from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm, RequestForm
 from apps.policies.budgets import spent_now
 from apps.policies.describe import describe_stored
 from apps.policies.engine.kinds import Kind
 from apps.policies.engine.policy import Broken, Level
 from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Policy, PolicyVersion, Price
+from apps.policies.template_forms import TemplatesForm
 
 MODE_COLOURS = {"enforce": "success", "shadow": "warning", "off": "default", "broken": "danger"}
 KIND_CARDS = {
@@ -40,11 +44,17 @@ KIND_CARDS = {
 }
 SCOPE_FIELDS = ["applies_to", "organization", "application", "user", "api_key"]
 MOST_VERSIONS = 50
+MOST_TEMPLATE_CARDS = 3
+MOST_ROUTED = 100
 
 
 @admin.register(Policy)
 class PolicyAdmin(ScopedAdmin):
     """Rules on scopes."""
+
+    when_empty = (
+        "Without a policy that allows a model, every request is refused. Templates in plain words make a first set."
+    )
 
     list_display = ["name", "kind", "scope", "current_mode", "summary", "version"]
     list_filter = ["organization", "kind", "mode"]
@@ -108,6 +118,7 @@ class PolicyAdmin(ScopedAdmin):
             query = request.GET.copy()
             query["kind"] = kind.value
             cards.append({"title": kind.label, "icon": icon, "text": text, "link": f"?{query.urlencode()}"})
+        cards = [*self._template_cards(request), *cards]
         context = {
             **self.admin_site.each_context(request),
             "title": "New policy: what should it rule?",
@@ -115,6 +126,61 @@ class PolicyAdmin(ScopedAdmin):
             "cards": cards,
         }
         return TemplateResponse(request, "control_plane/choose_kind.html", context)
+
+    def _template_cards(self, request: HttpRequest) -> list[dict[str, str]]:
+        """Return the way to the templates of each organization, where these are few or one was named."""
+        user, named = user_of(request), as_id(request.GET.get("organization", ""))
+        rows = visible(Organization.objects.all(), user)
+        if named is not None:
+            rows = rows.filter(pk=named)
+        found = [row for row in rows[: MOST_TEMPLATE_CARDS + 1] if may(user, Action.ADD, "policies.policy", row.pk)]
+        return [
+            {
+                "title": "From a template" if len(found) == 1 else f"From a template, for {row}",
+                "icon": "auto_awesome",
+                "text": "Policies in plain words, to choose and adjust. Several at once.",
+                "link": reverse("admin:policies_policy_templates", args=[row.pk]),
+            }
+            for row in (found if len(found) <= MOST_TEMPLATE_CARDS else [])
+        ]
+
+    # --- A first set, from templates
+
+    def templates_view(self, request: HttpRequest, organization_id: UUID) -> HttpResponse:
+        """Offer the templates for an organization; make what is chosen at once, or nothing of it."""
+        user = user_of(request)
+        organization = visible(Organization.objects.all(), user).filter(pk=organization_id).first()
+        if organization is None or not may(user, Action.ADD, "policies.policy", organization.pk):
+            raise PermissionDenied
+        form = TemplatesForm(organization, _routed(organization), request.POST if request.method == "POST" else None)
+        if "preview" in request.POST:
+            return JsonResponse({row.template.key: row.says for row in form.rows()})
+        if form.is_valid() and (made := self._make(request, form)):
+            messages.success(request, f"{made} polic{'y holds' if made == 1 else 'ies hold'} from the next request on.")
+            listed = f"{reverse('admin:policies_policy_changelist')}?organization__id__exact={organization.pk}"
+            guided = reverse("admin:setup", args=[organization.pk])
+            return HttpResponseRedirect(guided if request.GET.get("guided") else listed)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Policies for {organization}",
+            "opts": self.opts,
+            "form": form,
+            "rows": form.rows(),
+        }
+        return TemplateResponse(request, "control_plane/policy_templates.html", context)
+
+    def _make(self, request: HttpRequest, form: TemplatesForm) -> int:
+        """Store the chosen policies, all or none; return how many."""
+        policies = form.policies()
+        try:
+            with transaction.atomic():
+                for policy in policies:
+                    policy.full_clean()
+                    self.store(request, policy, Action.ADD)
+        except ValidationError as error:
+            form.add_error(None, error.messages)
+            return 0
+        return len(policies)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -138,8 +204,10 @@ class PolicyAdmin(ScopedAdmin):
     def get_urls(self) -> Any:
         """Return the addresses, the page that explains among them."""
         view = self.admin_site.admin_view(self.explain_view)
+        templates = self.admin_site.admin_view(self.templates_view)
         return [
             path("explain/<str:subject>/<uuid:subject_id>/", view, name="policies_policy_explain"),
+            path("templates/<uuid:organization_id>/", templates, name="policies_policy_templates"),
             *super().get_urls(),
         ]
 
@@ -234,6 +302,9 @@ class PolicyVersionAdmin(ScopedAdmin):
 class PriceAdmin(ScopedAdmin):
     """Prices of our own, which go before the price catalogue's."""
 
+    when_empty = (
+        "The public catalogue's prices hold. Add one for a model that it lacks, or that costs you something else."
+    )
     form = PriceForm
     list_display = ["model", "any_provider", "input_usd", "output_usd", "cached_usd", "effective_from"]
     list_filter = ["provider"]
@@ -285,6 +356,7 @@ class PriceAdmin(ScopedAdmin):
 class BudgetAdmin(ScopedAdmin):
     """The counters of the cost caps; of a rolling one, what its span holds now."""
 
+    when_empty = "A budget begins to count with the first request under a cost cap, which is a policy."
     list_display = ["policy_name", "window", "limit_usd", "spent_usd", "reserved_usd", "left_usd", "overrun_usd"]
     ordering = ["-window_start"]
     readonly_fields = (
@@ -355,6 +427,7 @@ class BudgetAdmin(ScopedAdmin):
 class BudgetAlertAdmin(ScopedAdmin):
     """The percents of their limits that budgets crossed. Never changed."""
 
+    when_empty = "There is one when spending crosses a percent that a cost cap names."
     list_display = ["timestamp", "percent_of_limit", "spent_usd", "policy_name", "budget"]
     list_filter = ["budget", OrganizationFilter, ("timestamp", DayFilter)]
     list_select_related = ["budget"]
@@ -393,6 +466,7 @@ class BudgetAlertAdmin(ScopedAdmin):
 class LedgerEntryAdmin(ScopedAdmin):
     """What requests cost budgets. Never changed."""
 
+    when_empty = "Each request under a cost cap leaves one."
     list_display = ["timestamp", "amount_usd", "overrun_usd", "request_link", "budget"]
     list_filter = ["budget", OrganizationFilter, ("timestamp", DayFilter)]
     list_select_related = ["budget"]
@@ -429,6 +503,15 @@ def as_id(text: str) -> UUID | None:
 def _subject_name(key: ApiKey, subject: str) -> str:
     named = {"application": f"application {key.application}", "user": f"user {key.user}"}
     return f"{named.get(subject, f'API key {key.name}')} in {key.organization}"
+
+
+def _routed(organization: Organization) -> list[str]:
+    """Return the models that an organization's requests can reach, as patterns; every model where none is known."""
+    whose = Q(organization=organization) | Q(organization__isnull=True)
+    routes = ModelRoute.objects.filter(whose, is_active=True, credential__is_active=True)
+    names = list(routes.values_list("model", flat=True).distinct().order_by("model")[:MOST_ROUTED])
+    names += [f"{prefix}*" for prefix in environment().endpoints]
+    return names + (["sim-*"] if settings.SIMULATED_PROVIDER else []) or ["*"]
 
 
 def _kind(value: str) -> Kind | None:

@@ -124,7 +124,8 @@ def _cost_cap(rule: CostCap, limit_usd: str) -> str:
 def _guardrail(rule: Guardrail) -> str:
     parts = []
     for action in reversed(FindingAction):
-        names = [DETECTOR_NAMES[name] for name, chosen in rule.detectors.items() if chosen is action]
+        # In one order, whatever a database makes of that of the stored object.
+        names = [said for name, said in DETECTOR_NAMES.items() if rule.detectors.get(name) is action]
         if names:
             parts.append(f"{action}s {_enumerated(names)}")
     said = _sentence(f"{', '.join(parts)} {_WHERE[rule.direction]}")

@@ -1,15 +1,10 @@
-"""An organization's page leads to all that it has; the front page to what is still missing."""
+"""An organization's page leads to all that it has."""
 
 from typing import Any
 
 import pytest
-from django.urls import reverse
 
-from apps.gateway.models import ModelRoute
-from apps.orgs.models import Organization, ProviderCredential
-from apps.orgs.roles import Role
-from controlplane.front_page import front_page
-from tests.admin.cast import Cast, address, member, unique
+from tests.admin.cast import Cast, address
 
 
 def parts(cast: Cast, role: str) -> dict[str, Any]:
@@ -46,27 +41,3 @@ def test_it_offers_to_a_role_only_what_the_role_may_see_and_add(onlookers: Cast)
     assert "Provider credentials" not in parts(onlookers, "developer")
     assert [title for title, part in parts(onlookers, "developer").items() if part.add] == ["API keys"]
     assert [title for title, part in parts(onlookers, "auditor").items() if part.add] == []
-
-
-def steps(user: Any) -> dict[str, bool]:
-    return {step.title: step.done for step in front_page(user)["steps"]}
-
-
-def test_the_front_page_leads_an_admin_from_nothing_to_a_served_model() -> None:
-    organization = Organization.objects.create(name=unique("Empty"))
-    admin = member(organization, Role.ADMIN)
-    titles = ["Connect a provider", "Route a model", "Create an application", "Issue an API key", "Allow models"]
-    assert list(steps(admin)) == titles
-    credential = ProviderCredential(organization=organization, name="own", provider="openai")
-    credential.save()
-    assert steps(admin)["Connect a provider"]
-    ModelRoute.objects.create(organization=organization, model="gpt-*", credential=credential)
-    assert [title for title, done in steps(admin).items() if done] == ["Connect a provider", "Route a model"]
-
-
-def test_the_platforms_provider_and_routes_need_not_be_made_again(cast: Cast) -> None:
-    admin = member(Organization.objects.create(name=unique("Served")), Role.ADMIN)
-    credential = ProviderCredential.objects.create(name=unique("shared"), provider="simulated")
-    ModelRoute.objects.create(model=unique("m"), credential=credential)
-    assert {title for title, done in steps(admin).items() if done} == {"Connect a provider", "Route a model"}
-    assert str(credential) not in cast.browser("admin").get(reverse("admin:index")).content.decode()

@@ -77,6 +77,7 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "send_test": lambda client, _, url: client.post(url, {}),
     "new_secret": lambda client, _, url: client.post(url, {}),
     "send_again": lambda client, _, url: client.post(url, {}),
+    "test": lambda client, _, url: client.post(url, {"route": "1", "model": [unique("model")]}),
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
 

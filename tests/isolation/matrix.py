@@ -320,6 +320,19 @@ def _explain(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
         yield Visit("GET", f"{own}?{there}")
 
 
+def _templates(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
+    theirs, own = (
+        reverse("admin:policies_policy_templates", args=[pk("orgs.organization")])
+        for pk in (both.foreign_pk, both.home_pk)
+    )
+    chosen = {"use_models": "on", "models_allow": "sim-*"}
+    yield Visit("GET", theirs, answers=GONE)
+    yield Visit("POST", theirs, chosen, answers=GONE)
+    yield Visit("POST", theirs, {"preview": "1"}, answers=GONE)
+    yield Visit("GET", own)
+    yield Visit("POST", own, {**chosen, "application": both.foreign_pk("orgs.application")})
+
+
 PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
     "changelist": _changelist,
     "add": _add,
@@ -330,9 +343,12 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
         for page in (
             "delete",
             "history",
+            "set_up",
             "suspend",
             "activate",
             "new_key",
+            "try_out",
+            "test",
             "rotate_key",
             "revoke_key",
             "explain",
@@ -346,6 +362,7 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
         )
     },
     "explain of a subject": _explain,
+    "templates": _templates,
 }
 """What is tried at each page of a model, by the end of its name."""
 
@@ -353,6 +370,7 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
 ADMIN_PAGES_THAT_WRITE = (
     PAGES.keys()
     - {"changelist", "add", "object", "history", "new_key", "changes", "messages_sent"}
+    - {"set_up", "try_out", "templates"}
     - {
         "explain",
         "explain of a subject",
@@ -432,8 +450,47 @@ def _login(both: Neighbours) -> Iterator[Visit]:
     yield Visit("GET", f"/admin/login/?{urlencode({'next': f'/admin/orgs/apikey/{both.foreign.key.pk}/change/'})}")
 
 
+def _setup(both: Neighbours) -> Iterator[Visit]:
+    theirs, own = (reverse("admin:setup", args=[pk("orgs.organization")]) for pk in (both.foreign_pk, both.home_pk))
+    yield Visit("GET", theirs, answers=GONE)
+    for step in ("application", "provider", "key"):
+        said = {f"{step}-name": "taken over", "provider-provider": "simulated", "step": step}
+        yield Visit("POST", theirs, said | {"key-application": both.foreign_pk("orgs.application")}, answers=GONE)
+    yield Visit("GET", own)
+    yield Visit("POST", own, {"step": "application", "application-name": both.taken})
+    of_theirs = {"key-application": both.foreign_pk("orgs.application"), "key-name": "x"}
+    yield Visit("POST", own, {"step": "key", **of_theirs})
+
+
+def _playground(both: Neighbours) -> Iterator[Visit]:
+    yield Visit("GET", reverse("admin:playground"))
+    yield Visit(
+        "GET", f"{reverse('admin:playground')}?{urlencode({'application': both.foreign_pk('orgs.application')})}"
+    )
+
+
+def _playground_ask(both: Neighbours) -> Iterator[Visit]:
+    url, said = reverse("admin:playground_ask"), {"model": "sim-echo", "message": "x", "max_tokens": "5"}
+    yield Visit("GET", url)
+    yield Visit(
+        "POST", url, {**said, "application": both.foreign_pk("orgs.application")}, answers=frozenset({302, 400, 403})
+    )
+    own = {"application": both.home_pk("orgs.application")}
+    # Of a name of the other's, as at the door for inference: what one asks for stands in one's own records.
+    yield Visit("POST", url, {**said, **own, "model": both.taken})
+
+
+def _playground_outcome(both: Neighbours) -> Iterator[Visit]:
+    yield Visit("GET", reverse("admin:playground_outcome", args=[both.foreign_pk("audit.requestrecord")]), answers=GONE)
+    yield Visit("GET", reverse("admin:playground_outcome", args=[both.home_pk("audit.requestrecord")]))
+
+
 SITE: dict[str, Callable[[Neighbours], Iterator[Visit]]] = {
     "index": _index,
+    "setup": _setup,
+    "playground": _playground,
+    "playground_ask": _playground_ask,
+    "playground_outcome": _playground_outcome,
     "search": _search,
     "usage": _usage_page,
     "autocomplete": _autocomplete,

@@ -1,15 +1,20 @@
 """The admin and the JSON API behind the ASGI server: a bounded number of threads, which no client can hold."""
 
+import asyncio
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
+from controlplane.pages import Pages
 from tests.services.server import ServerProcess, fresh_database, tracebacks
 
 pytestmark = pytest.mark.xdist_group("pages")  # one process, one set of servers
@@ -83,3 +88,91 @@ def test_a_header_cannot_pose_as_another_by_underscores(server: ServerProcess) -
     url = f"{server.url}/metrics"
     assert httpx.get(url, headers={"X-Forwarded-For": "192.0.2.1"}).status_code == 403
     assert httpx.get(url, headers={"X_Forwarded_For": "192.0.2.1"}).status_code == 200
+
+
+def test_a_client_that_leaves_a_stream_of_the_playground_is_not_waited_for(server: ServerProcess) -> None:
+    demo = server.demo
+    with httpx.Client(base_url=server.url, timeout=30, follow_redirects=True) as browser:
+        developer = next(user for user in demo["users"] if user["role"] == "developer")
+        log_in(browser, developer["username"], developer["password"])
+        page = browser.get("/admin/playground/").text
+        said = {
+            "csrfmiddlewaretoken": token_of(page),
+            "application": demo["application"],
+            "model": "sim-stream-20000",
+            "message": "x",
+            "max_tokens": "50000",
+            "stream": "on",
+        }
+        for _ in range(PAGE_THREADS * 2):  # each would hold a thread for minutes
+            with browser.stream("POST", "/admin/playground/ask/", data=said) as answer:
+                assert answer.headers["content-type"].startswith("text/event-stream"), answer.read()
+                assert next(answer.iter_lines()).startswith("data: ")
+            assert status_of(server, answer.headers["x-request-id"]) == "cancelled"
+
+
+def log_in(browser: httpx.Client, username: str, password: str) -> None:
+    page = browser.get("/admin/login/").text
+    said = {"csrfmiddlewaretoken": token_of(page), "username": username, "password": password, "next": "/admin/"}
+    assert browser.post("/admin/login/", data=said).status_code == 200
+
+
+def token_of(page: str) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    assert found
+    return found[1]
+
+
+def status_of(server: ServerProcess, request_id: str) -> str:
+    headers = {"Authorization": f"Bearer {server.demo['admin_api_key']}"}
+    for _ in range(100):
+        answer = httpx.get(f"{server.url}/v1/admin/audit-logs/{request_id}", headers=headers, timeout=30)
+        if answer.status_code == 200:
+            return str(answer.json()["status"])
+        time.sleep(0.05)
+    return "unknown"
+
+
+def test_an_answer_that_cannot_be_sent_on_holds_no_thread() -> None:
+    """A thread hands its pieces over through a queue of ten: one that nobody empties would hold it for ever."""
+
+    def many_pieces(environment: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"piece"] * 100
+
+    async def ask(pages: Pages, send: Any) -> None:
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> dict[str, Any]:
+            try:
+                return next(messages)
+            except StopIteration:
+                await asyncio.Event().wait()
+                raise
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": b"",
+            "headers": [],
+            "http_version": "1.1",
+        }
+        await asyncio.wait_for(pages(scope, receive, send), 10)
+
+    async def broken(message: dict[str, Any]) -> None:
+        raise BrokenPipeError
+
+    received: list[dict[str, Any]] = []
+
+    async def whole(message: dict[str, Any]) -> None:
+        received.append(message)
+
+    async def both() -> None:
+        pages = Pages(many_pieces, 1)
+        await ask(pages, broken)
+        await ask(pages, whole)
+        pages.close()
+
+    asyncio.run(both())
+    assert b"".join(message.get("body", b"") for message in received) == b"piece" * 100

@@ -1,7 +1,4 @@
-// A reload must not make another key: the address becomes that of the key's own page.
-const page = document.getElementById("key-once");
-history.replaceState(null, "", page.dataset.after);
-
+// Buttons that copy a text of the page.
 async function copy(element) {
     if (navigator.clipboard) {
         await navigator.clipboard.writeText(element.textContent);
