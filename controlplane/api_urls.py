@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
-from apps.audit.api import ChangeListing, RecordListing, Usage
+from apps.audit.api import ChangeListing, ExportListing, RecordListing, SavedSearchCollection, Usage
 from apps.gateway.api import EffectivePolicies, PolicyEvaluation, RouteCollection
 from apps.orgs.api import (
     ApplicationCollection,
@@ -28,6 +28,8 @@ router.register("routes", RouteCollection, basename="route")
 router.register("prices", PriceCollection, basename="price")
 router.register("budgets", BudgetListing, basename="budget")
 router.register("audit-logs", RecordListing, basename="audit-log")
+router.register("saved-searches", SavedSearchCollection, basename="saved-search")
+router.register("exports", ExportListing, basename="export")
 router.register("changes", ChangeListing, basename="change")
 
 urlpatterns = [

@@ -8,6 +8,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.audit import partitions
+from apps.audit.exports import orders
 from apps.gateway import sweeper
 
 
@@ -29,6 +30,11 @@ def ensure_partitions() -> dict[str, Any]:
     return {"created": partitions.ensure_partitions()}
 
 
+def expire_exports() -> dict[str, Any]:
+    """Remove the files of exports whose time is over; return how many, as ``expired``."""
+    return {"expired": orders.expire()}
+
+
 def keep_warm() -> dict[str, Any]:
     """Do nothing: the event itself keeps the process."""
     return {}
@@ -39,5 +45,6 @@ WORK: dict[str, Callable[[], dict[str, Any]]] = {
     "sweep": sweep,
     "keep-warm": keep_warm,
     "ensure-partitions": ensure_partitions,
+    "expire-exports": expire_exports,
 }
 """By the event's ``type``."""

@@ -18,6 +18,7 @@ from apps.audit.spool import Spool
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
+from apps.gateway.exporter import Exporter
 from apps.gateway.pipeline import Pipeline
 from apps.gateway.providers.base import Endpoint
 from apps.gateway.routing import Environment
@@ -43,6 +44,7 @@ class Runtime:
         self.rates, self.census = _rate_store()
         self.transport = _transport()
         self.sweeper = Sweeper(settings.SWEEP_SECONDS)
+        self.exporter = Exporter(settings.EXPORT_CHECK_SECONDS)
         self.pipeline = Pipeline(
             admission=Admission(
                 in_flight=settings.MAX_IN_FLIGHT,
@@ -67,14 +69,16 @@ class Runtime:
         await asyncio.get_running_loop().run_in_executor(None, wrapping.prepare)
 
     def start_sweeping(self) -> None:
-        """Resolve, every now and then, what dead processes left open, and write what they left in the spool."""
+        """Resolve, every now and then, what dead processes left open, write what they left in the spool, and export."""
         self.journal.start()
         self.sweeper.start()
+        self.exporter.start()
 
     async def stop(self) -> None:
         """Finish what is under way and write everything that waits. A database that hangs does not delay the end."""
         loop = asyncio.get_running_loop()
         sweeping = loop.run_in_executor(None, self.sweeper.stop)
+        exporting = loop.run_in_executor(None, self.exporter.stop)
         await self.pipeline.close()
         await loop.run_in_executor(None, self.journal.stop)
         await self.transport.close()
@@ -83,6 +87,7 @@ class Runtime:
         await self.rates.close()
         await loop.run_in_executor(None, self.configurations.close)
         await sweeping
+        await exporting
 
 
 class BackgroundLoop:

@@ -2,6 +2,8 @@
 
 from celery import shared_task
 
+from apps.audit.exports.work import tidy
+from apps.gateway.exporter import export_now
 from apps.gateway.sweeper import sweep as sweep_now
 
 
@@ -9,3 +11,15 @@ from apps.gateway.sweeper import sweep as sweep_now
 def sweep() -> int:
     """Resolve requests whose process died; return how many."""
     return sweep_now()
+
+
+@shared_task(name="apps.gateway.tasks.export")  # type: ignore[untyped-decorator,unused-ignore]
+def export() -> int:
+    """Write the exports that wait; return how many."""
+    return export_now()
+
+
+@shared_task(name="apps.gateway.tasks.tidy_exports")  # type: ignore[untyped-decorator,unused-ignore]
+def tidy_exports() -> int:
+    """Remove the files of exports whose time is over; return how many."""
+    return tidy()

@@ -24,6 +24,7 @@ class Action(StrEnum):
 _VIEW = frozenset({Action.VIEW})
 _ALL = frozenset(Action)
 _EDIT = frozenset({Action.VIEW, Action.CHANGE})
+_MAKE = frozenset({Action.VIEW, Action.ADD})
 _NONE: frozenset[Action] = frozenset()
 
 # By "app.model" of the object. A superadmin may do everything that anyone may; what is absent here only they may do.
@@ -44,6 +45,8 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "audit.requestrecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "audit.requesttext": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "audit.changerecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "audit.savedsearch": {Role.ADMIN: _ALL, Role.DEVELOPER: _ALL, Role.AUDITOR: _ALL},
+    "audit.export": {Role.ADMIN: _MAKE, Role.DEVELOPER: _NONE, Role.AUDITOR: _MAKE},
 }
 
 
@@ -56,6 +59,8 @@ BEYOND: dict[str, str] = {
     "policies.policy": "The platform's are a superadmin's.",
     "orgs.providercredential": "The platform's are a superadmin's; a secret is shown to nobody.",
     "gateway.modelroute": "The platform's are a superadmin's.",
+    "audit.savedsearch": "One that is not shared is its owner's alone.",
+    "audit.export": "Who may make one may cancel and download those of the organization; each download is recorded.",
 }
 
 

@@ -29,6 +29,8 @@ PATHS: dict[str, str] = {
     "audit.requestrecord": "organization_id",
     "audit.requesttext": "organization_id",
     "audit.changerecord": "organization_id",
+    "audit.savedsearch": "organization_id",
+    "audit.export": "organization_id",
 }
 SHARED = frozenset({"policies.price"})
 """Models of the platform that every role may view if `roles.PERMISSIONS` says so."""
@@ -56,6 +58,13 @@ def visible(rows: "QuerySet[M]", user: User, action: Action = Action.VIEW) -> "Q
     scoped = rows.filter(**{f"{PATHS[label]}__in": organizations})
     # Only a path through another table can meet a row twice, and on millions of rows DISTINCT is dear.
     return scoped.distinct() if "__" in PATHS[label] else scoped
+
+
+def reach(user: User, *labels: str) -> frozenset[UUID] | None:
+    """Return the organizations in which a user may see every one of ``labels``; ``None``: all of the platform's."""
+    if user.is_active and user.is_superuser:
+        return None
+    return frozenset(set.intersection(*(organizations_of(user, Action.VIEW, label) for label in labels)))
 
 
 def may(user: User, action: Action, label: str, organization_id: UUID | None = None) -> bool:

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.audit.changes import Actor, record_change, state_of
-from apps.audit.models import RequestRecord, RequestText
+from apps.audit.models import Export, RequestRecord, RequestText, SavedSearch
 from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
@@ -40,6 +40,8 @@ class House:
     budget: Budget
     entry: LedgerEntry
     alert: BudgetAlert
+    saved: SavedSearch
+    export: Export
 
     @property
     def rows(self) -> list[Any]:
@@ -55,6 +57,8 @@ class House:
             self.budget,
             self.entry,
             self.alert,
+            self.saved,
+            self.export,
         ]
 
 
@@ -128,6 +132,17 @@ def build_house(name: str) -> House:
         spent_nano_usd=10**9,
         limit_nano_usd=5 * 10**9,
     )
+    owner = {"organization_id": organization.pk, "owner_id": user.pk, "owner_name": f"owner {marker}"}
+    saved = SavedSearch.objects.create(name=f"saved {marker}", is_shared=True, criteria={"q": marker}, **owner)
+    export = Export.objects.create(
+        created_at=timezone.now(),
+        format="csv",
+        criteria={"q": marker},
+        reason=marker,
+        state="done",
+        via="admin",
+        **owner,
+    )
     record_change(
         Actor(None, f"actor {marker}", "command"),
         "change",
@@ -150,6 +165,8 @@ def build_house(name: str) -> House:
         budget,
         entry,
         alert,
+        saved,
+        export,
     )
 
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from apps.audit.models import OpenRequest
+from apps.audit.models import OpenRequest, SavedSearch
 from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import Application, Identity, Membership, ProviderCredential, User
@@ -62,6 +62,8 @@ def release_names(house: House, taken: str) -> None:
     """Rename what the organization has under a name, so that the name is again the other's alone."""
     for model, column in ((Application, "name"), (ProviderCredential, "name"), (ModelRoute, "model")):
         model._base_manager.filter(organization=house.organization, **{column: taken}).update(**{column: uuid4().hex})
+    for search in SavedSearch.objects.filter(organization_id=house.organization.pk, name=taken):
+        SavedSearch.objects.filter(pk=search.pk).update(name=uuid4().hex)
     people = User.objects.filter(memberships__organization=house.organization, username__startswith=taken)
     for pk in people.values_list("pk", flat=True):
         User.objects.filter(pk=pk).update(username=uuid4().hex)
