@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.utils.html import format_html
 
-from apps.audit.admin_forms import ExportForm, SavedSearchForm, SearchForm, address_of, given_by
+from apps.audit.admin_forms import ExportForm, SavedSearchForm, SearchForm, address_of, given_by, in_names
 from apps.audit.changes import state_of
 from apps.audit.explain import explain, price, readings
 from apps.audit.exports import orders
@@ -336,7 +336,7 @@ class ExportAdmin(ScopedAdmin):
             export,
             export=export,
             colour=EXPORT_COLOURS[export.state],
-            criteria=asked_for(export.criteria),
+            criteria=asked_for(export.criteria, user_of(request)),
             may_act=self.has_add_permission(request),
             is_there=orders.is_there(export),
         )
@@ -378,10 +378,13 @@ class ExportAdmin(ScopedAdmin):
         return said_of(export.criteria)
 
 
-def asked_for(criteria: Any) -> list[tuple[str, str]]:
-    """Return what a stored search asks for as (label, text), also of one that an older version stored."""
+def asked_for(criteria: Any, person: User | None = None) -> list[tuple[str, str]]:
+    """Return what a stored search asks for as (label, text), also of one that an older version stored.
+
+    With the names that ``person`` may see, or with ids.
+    """
     try:
-        return in_words(read_search(criteria))
+        return in_names(person, criteria) if person else in_words(read_search(criteria))
     except (SearchRefused, AttributeError):
         return [("Search", "cannot be understood any more")]
 

@@ -28,6 +28,8 @@ else:
 
 SEVERAL = "You are in several organizations: choose one of them in the search first."
 _PAIRS = "One label a line: name=value."
+FIRST = ("words", "q", "since", "until", "status", "application", "model")
+"""The criteria that are there at once; the others are behind "More"."""
 _MOMENT = "%Y-%m-%dT%H:%M:%S"
 
 
@@ -59,7 +61,23 @@ class SearchForm(forms.Form):
         self.fields["metadata"] = _text("Metadata", _PAIRS, Textarea(attrs={"rows": 1}))
         if len(_organizations(person)) < 2:
             del self.fields["organization"]
-        self.order_fields(["words", "q"])
+        self.order_fields(FIRST)
+
+    @property
+    def first(self) -> list[forms.BoundField]:
+        """The fields that are there at once."""
+        return [self[name] for name in self.fields if name in FIRST]
+
+    @property
+    def more(self) -> list[forms.BoundField]:
+        """The others."""
+        return [self[name] for name in self.fields if name not in FIRST]
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether something is asked for, or wrong, in the others."""
+        named = {name.partition(".")[0] for name in self.given} | set(self.errors)
+        return bool(named & {field.name for field in self.more})
 
     def _field(self, name: str, label: str, explained: str, choices: list[tuple[str, str]] | None) -> forms.Field:
         if choices is not None:
@@ -98,14 +116,34 @@ def _text(label: str, explained: str, widget: Any) -> forms.CharField:
     return forms.CharField(label=label, help_text=explained, widget=widget, required=False)
 
 
-def _choices(name: str, person: User) -> list[tuple[str, str]] | None:
-    """Return what can be chosen, ``None`` where one types: also where there is more than a list can show."""
-    rows: dict[str, QuerySet[Any]] = {
+def in_names(person: User, given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what a search asks for as (label, text), with the names of what the person may see instead of ids.
+
+    Raises `SearchRefused` for what cannot be read.
+    """
+    search = read_search(given)
+    said = dict(search.given)
+    for name in _rows().keys() & said.keys():
+        row = visible(_rows()[name], person).filter(pk=search.values[name]).first()
+        said[name] = str(row) if row else said[name]
+    for name in {"since", "until"} & said.keys():
+        said[name] = f"{search.values[name]:%Y-%m-%d %H:%M:%S} UTC"
+    return in_words(Search(said, search.values))
+
+
+def _rows() -> "dict[str, QuerySet[Any]]":
+    """Return what ids of a search name."""
+    return {
         "organization": Organization.objects.all(),
         "application": Application.objects.select_related("organization"),
         "user": User.objects.all(),
         "policy": Policy.objects.select_related("organization"),
     }
+
+
+def _choices(name: str, person: User) -> list[tuple[str, str]] | None:
+    """Return what can be chosen, ``None`` where one types: also where there is more than a list can show."""
+    rows = _rows()
     words: dict[str, Any] = {
         "status": [(value, str(label)) for value, label in Status.choices],
         "provider": [(value, str(label)) for value, label in ProviderCredential.Provider.choices],
@@ -145,7 +183,7 @@ class _OfASearch(ScopedForm):
         """What it searches for as (label, text), for people; empty: everything, or what cannot be read."""
         query = str((self.data if self.is_bound else self.initial).get("query", ""))
         try:
-            return in_words(read_search(given_by(dict(parse_qsl(query)))))
+            return in_names(self.person, given_by(dict(parse_qsl(query))))
         except SearchRefused:
             return []
 

@@ -93,7 +93,7 @@ def test_a_list_counts_no_further_than_its_bound_and_the_search_of_requests_not_
         assert asked
         assert bool(counts) is (count is not None)
         assert all(count in sql for sql in counts)
-        assert all("LIMIT" in sql for sql in asked)
+        assert count or all("LIMIT" in sql for sql in asked)
 
 
 def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
