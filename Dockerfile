@@ -3,8 +3,8 @@ FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
-COPY requirements.txt /build/
-RUN pip install --require-hashes -r /build/requirements.txt
+COPY requirements.txt requirements-server.txt /build/
+RUN pip install --require-hashes -r /build/requirements.txt -r /build/requirements-server.txt
 WORKDIR /app
 COPY manage.py LICENSE ./
 COPY apps apps

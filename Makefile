@@ -20,9 +20,10 @@ $(BIN)/python:
 	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.production: requirements.txt | $(BIN)/python
-	@echo "Installing requirements.txt"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.txt
+$(VENV)/.production: requirements.txt requirements-server.txt | $(BIN)/python
+	@echo "Installing requirements.txt and requirements-server.txt"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+		-r requirements.txt -r requirements-server.txt
 	@touch $@
 
 $(VENV)/.development: requirements-dev.txt $(VENV)/.production
@@ -52,7 +53,7 @@ lint: setup-dev ## Check style, types, layers, migrations and the deployment's s
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 requirements: setup-dev ## Compile the pinned requirements from requirements*.in
-	@for name in requirements requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	@for name in requirements requirements-server requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --output-file $$name.txt $$name.in; done
 
 bench: setup-dev ## Measure the request's path beside a bare pass-through

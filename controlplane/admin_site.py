@@ -225,6 +225,8 @@ _GROUPS = (
         "Audit",
         (
             ("Requests", "fact_check", "audit.view_requestrecord"),
+            ("Saved searches", "saved_search", "audit.view_savedsearch"),
+            ("Exports", "download", "audit.view_export"),
             ("Changes", "history", "audit.view_changerecord"),
         ),
     ),

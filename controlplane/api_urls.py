@@ -4,7 +4,7 @@ from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
 from apps.alerts.api import AlertListing, DeliveryListing, DestinationCollection
-from apps.audit.api import ChangeListing, RecordListing, Usage
+from apps.audit.api import ChangeListing, ExportListing, RecordListing, SavedSearchCollection, Usage
 from apps.gateway.api import EffectivePolicies, PolicyEvaluation, RouteCollection
 from apps.orgs.api import (
     ApplicationCollection,
@@ -32,6 +32,8 @@ router.register("alerts", AlertListing, basename="alert")
 router.register("alert-destinations", DestinationCollection, basename="alert-destination")
 router.register("alert-deliveries", DeliveryListing, basename="alert-delivery")
 router.register("audit-logs", RecordListing, basename="audit-log")
+router.register("saved-searches", SavedSearchCollection, basename="saved-search")
+router.register("exports", ExportListing, basename="export")
 router.register("changes", ChangeListing, basename="change")
 
 urlpatterns = [

@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from apps.alerts import teller
 from apps.audit import fence, partitions
+from apps.audit.exports import orders
 from apps.gateway import sweeper, usage_rolls
 from controlplane import database_roles
 
@@ -53,6 +54,11 @@ def tell() -> dict[str, Any]:
     return {"tried": teller.tell()}
 
 
+def expire_exports() -> dict[str, Any]:
+    """Remove the files of exports whose time is over; return how many, as ``expired``."""
+    return {"expired": orders.expire()}
+
+
 def keep_warm() -> dict[str, Any]:
     """Do nothing: the event itself keeps the process."""
     return {}
@@ -65,5 +71,6 @@ WORK: dict[str, Callable[[], dict[str, Any]]] = {
     "keep-warm": keep_warm,
     "roll-usage": roll_usage,
     "ensure-partitions": ensure_partitions,
+    "expire-exports": expire_exports,
 }
 """By the event's ``type``."""

@@ -173,7 +173,16 @@ CELERY_BEAT_SCHEDULE = {
     "roll-usage": {"task": "apps.gateway.tasks.roll_usage", "schedule": 15.0},
     "tell": {"task": "apps.alerts.tasks.tell", "schedule": 15.0},
     "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
+    # While a worker is at a long export, its next calls are of no use.
+    "exports": {"task": "apps.gateway.tasks.export", "schedule": 5.0, "options": {"expires": 5.0}},
+    "tidy-exports": {"task": "apps.gateway.tasks.tidy_exports", "schedule": 300.0},
 }
+
+# --- Exports: their files lie in a folder below DATA_DIR, or in the bucket
+
+S3_BUCKET_NAME: str = env.str("S3_BUCKET_NAME", default="")
+EXPORT_SECONDS: int = env.int("EXPORT_SECONDS", default=259_200)
+EXPORT_CHECK_SECONDS: float = env.float("EXPORT_CHECK_SECONDS", default=1.0)
 
 # --- The identity provider: a user pool of Cognito's. `apps.orgs.cognito` makes its addresses of these
 

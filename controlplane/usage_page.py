@@ -351,8 +351,8 @@ class _Page:
             "application_id": "application",
             "user_id": "user",
             "model": "model_is",
-            "provider": "served_by",
-            "error_code": "code_is",
+            "provider": "provider",
+            "error_code": "error_code",
         }[dimension]
         return {name: key} if key else {"without": dimension.removesuffix("_id")}
 
@@ -382,21 +382,21 @@ class _Page:
                 f"{sums.blocked:,}",
                 "",
                 _change(sums.blocked, before.blocked),
-                self._records_link(status__exact="blocked"),
+                self._records_link(status="blocked"),
             ),
             Figure(
                 "Failed",
                 f"{sums.errors:,}",
                 f"{rates[0]:.2%} of all requests, before {rates[1]:.2%}",
                 _change(sums.errors, before.errors),
-                self._records_link(ended="failed"),
+                self._records_link(status="failed"),
             ),
             Figure(
                 "Latency, half within",
                 milliseconds(p50),
                 f"95 % within {milliseconds(p95)}, 99 % within {milliseconds(p99)}",
                 _change(p50 or 0, before.percentiles[0] or 0),
-                self._records_link(status__exact="success"),
+                self._records_link(status="success"),
             ),
         ]
 
@@ -453,8 +453,8 @@ class _Page:
             name=self._when(start),
             sums=sums,
             records=self._records_link(period),
-            refused=self._records_link(period, status__exact="blocked"),
-            failed=self._records_link(period, ended="failed"),
+            refused=self._records_link(period, status="blocked"),
+            failed=self._records_link(period, status="failed"),
         )
 
     # Breakdowns
@@ -483,8 +483,8 @@ class _Page:
         return replace(
             line,
             records=self._records_link(**narrowed),
-            refused=self._records_link(**narrowed, status__exact="blocked"),
-            failed=self._records_link(**narrowed, ended="failed"),
+            refused=self._records_link(**narrowed, status="blocked"),
+            failed=self._records_link(**narrowed, status="failed"),
             page=self._page_of(dimension, group.key),
         )
 
@@ -517,12 +517,14 @@ class _Page:
     def _tag_row(self, key: str, group: Group, total: Sums) -> Row:
         if group.key is None:
             return _line("(all other values)", group.sums, total)
-        tag = f"{key}={group.key}"
+        if not group.key:
+            return _line("(empty)", group.sums, total)  # no search asks for an empty value
+        tag: dict[str, Any] = {f"metadata.{key}": group.key}
         return replace(
-            _line(group.key or "(empty)", group.sums, total),
-            records=self._records_link(tag=tag),
-            refused=self._records_link(tag=tag, status__exact="blocked"),
-            failed=self._records_link(tag=tag, ended="failed"),
+            _line(group.key, group.sums, total),
+            records=self._records_link(**tag),
+            refused=self._records_link(**tag, status="blocked"),
+            failed=self._records_link(**tag, status="failed"),
         )
 
     def _tags_hint(self) -> str:

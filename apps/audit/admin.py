@@ -1,36 +1,66 @@
 """The admin pages of what happened: the records of requests and of changes, to read and to search."""
 
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.apps import apps
-from django.contrib import admin
-from django.db import models
-from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.db.models.functions import Cast
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.utils.html import format_html
 
-from apps.audit.admin_filters import EXACT
-from apps.audit.models import ChangeRecord, RequestRecord, RequestText
-from apps.audit.uuid7 import first_id_at
+from apps.audit.admin_forms import ExportForm, SavedSearchForm, SearchForm, address_of, given_by, in_names
+from apps.audit.changes import state_of
+from apps.audit.exports import orders
+from apps.audit.exports.attachment import as_attachment
+from apps.audit.exports.work import try_at_once
+from apps.audit.finding import Found, Reach, TooSlow, find
+from apps.audit.models import ChangeRecord, Export, RequestRecord, RequestText, SavedSearch
+from apps.audit.search import CRITERIA, METADATA, SearchRefused, in_words, read_search
+from apps.audit.uuid7 import first_id_at, moment_of
+from apps.gateway.exporter import PRODUCERS
 from apps.gateway.why import why
-from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
+from apps.orgs.models import ApiKey, Application, Organization, User
 from apps.orgs.roles import Action
-from apps.orgs.scoped_admin import MOST_CHOICES, ScopedAdmin, badge, differences, user_of
-from apps.orgs.scoping import PATHS, visible
+from apps.orgs.scoped_admin import MOST_CHOICES, ScopedAdmin, actor_of, badge, differences, user_of
+from apps.orgs.scoping import PATHS, may, reach, visible
 
 if TYPE_CHECKING:
     from django.contrib.admin import FieldListFilter as RangeDateFilter
     from django.contrib.admin import SimpleListFilter as DropdownFilter
-    from django.contrib.admin import SimpleListFilter as TextFilter
 else:
-    from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter, TextFilter
+    from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
 
+MOST_SHOWN, MOST_SAVED = 50, 20
+SEARCHED = ("audit.requestrecord", "audit.requesttext")
+TOO_SLOW = "This search takes too long. Choose a shorter period, or a model or an application besides."
+EXPORT_COLOURS = {
+    "waiting": "info",
+    "running": "info",
+    "done": "success",
+    "failed": "danger",
+    "cancelled": "warning",
+    "expired": "default",
+}
+_FILTERS = {
+    "status__exact": "status",
+    "id__exact": "request_id",
+    "served_by": "provider",
+    "model_name": "model",
+    "code": "error_code",
+    "timestamp_from": "since",
+    "timestamp_to": "until",
+}
+"""What plain lists of the admin call their filters, as links of other pages may have it."""
 STATUS_COLOURS = {
     "success": "success",
     "error": "danger",
@@ -53,50 +83,6 @@ class DayFilter(RangeDateFilter):
         return queryset
 
 
-class ModelFilter(TextFilter):
-    """By a part of the model's name as it was asked for."""
-
-    title = "model"
-    parameter_name = "model_name"
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Narrow the rows to the models that contain the text."""
-        value = self.value()
-        return queryset.filter(model__icontains=value) if value else queryset
-
-
-class ProviderFilter(DropdownFilter):
-    """By provider."""
-
-    title = "provider"
-    parameter_name = "served_by"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
-        """Return the providers that there are."""
-        return ProviderCredential.Provider.choices
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Narrow the rows to those of the provider."""
-        return queryset.filter(provider=self.value()) if self.value() else queryset
-
-
-class ApplicationFilter(DropdownFilter):
-    """By application, out of those that the person may see."""
-
-    title = "application"
-    parameter_name = "application"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
-        """Return the applications as (id, name)."""
-        rows = visible(Application.objects.select_related("organization"), user_of(request))[:MOST_CHOICES]
-        return [(str(row.pk), f"{row} ({row.organization})") for row in rows]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Narrow the rows to those of the application."""
-        chosen = _uuid(self.value() or "")
-        return queryset.filter(application_id=chosen) if chosen else queryset
-
-
 class OrganizationFilter(DropdownFilter):
     """By organization, offered to who may see several."""
 
@@ -113,38 +99,6 @@ class OrganizationFilter(DropdownFilter):
         """Narrow the rows to those of the organization."""
         chosen = _uuid(self.value() or "")
         return queryset.filter(organization_id=chosen) if chosen else queryset
-
-
-class ReasonFilter(TextFilter):
-    """By a part of the error's code, which says why a request was refused or failed."""
-
-    title = "error code"
-    parameter_name = "code"
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Narrow the rows to the codes that contain the text."""
-        value = self.value()
-        return queryset.filter(error_code__icontains=value) if value else queryset
-
-
-class WordsFilter(TextFilter):
-    """By words of the prompt or the response, redacted as they are kept, for who may read them."""
-
-    title = "words of prompt or response"
-    parameter_name = "words"
-
-    def has_output(self) -> bool:
-        """Whether it is offered: to who may read the texts."""
-        return bool(self.request.user.has_perm("audit.view_requesttext"))
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Narrow the rows to requests whose texts contain the words; days chosen beside them keep that quick."""
-        value = self.value()
-        if not value:
-            return queryset
-        texts = visible(RequestText.objects.filter(pk=OuterRef("pk")), user_of(request))
-        said = Q(prompt_redacted__icontains=value) | Q(response_redacted__icontains=value)
-        return queryset.filter(Exists(texts.filter(said)))
 
 
 class ObjectTypeFilter(DropdownFilter):
@@ -179,55 +133,56 @@ class DoorFilter(DropdownFilter):
 
 @admin.register(RequestRecord)
 class RequestRecordAdmin(ScopedAdmin):
-    """One record for each request."""
+    """One record for each request, found by the one search."""
 
     when_empty = "Each request leaves one, whatever became of it. Send a first one from the playground, or with a key."
-    list_display = [
-        "moment",
-        "application",
-        "asked_for",
-        "outcome",
-        "error_code",
-        "tokens",
-        "cost",
-        "latency",
-        "organization_name",
-    ]
-    list_filter = [
-        "status",
-        ReasonFilter,
-        ModelFilter,
-        ProviderFilter,
-        ApplicationFilter,
-        OrganizationFilter,
-        WordsFilter,
-        ("timestamp", DayFilter),
-        *EXACT,
-    ]
-    # Searched by `get_search_results`; the box is shown because this is not empty.
-    search_fields = ["id"]
-    search_help_text = "Request id, application, person, key, end user, model, error or metadata"
-    sortable_by = ()
+    searched_by: ClassVar[tuple[str, ...]] = (*CRITERIA, "metadata")
 
-    def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns: the organization's only where there could be several."""
-        columns = super().get_list_display(request)
-        return columns if _sees_several(user_of(request)) else [name for name in columns if name != "organization_name"]
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show the search and what it finds, the newest first, and where it goes on; nothing is counted."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET"])
+        pairs = request.GET.dict()
+        before = _uuid(pairs.pop("before", ""))
+        if elsewhere := _known_names(pairs):
+            return HttpResponseRedirect(f"{request.path}?{urlencode(elsewhere)}")
+        strange = [name for name in pairs if name not in self.searched_by and not name.startswith(METADATA)]
+        if strange or any("\0" in name + text for name, text in pairs.items()):
+            messages.warning(request, "The address had a filter that there is not; it was left out.")
+            kept = {name: text for name, text in pairs.items() if name not in strange and "\0" not in text}
+            return HttpResponseRedirect(f"{request.path}?{urlencode(kept)}")
+        return self._search(request, SearchForm(user_of(request), pairs), before)
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
-    ) -> "tuple[QuerySet[Any], bool]":
-        """Find a request by its id, or requests by words in their names and metadata."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        request_id = _uuid(term)
-        if request_id:
-            return queryset.filter(pk=request_id), False
-        words = Q(api_key_prefix=_key_prefix(term))
-        for column in ("application_name", "user_name", "end_user", "model", "error_code", "metadata_text"):
-            words |= Q(**{f"{column}__icontains": term})
-        return queryset.alias(metadata_text=Cast("metadata", models.TextField())).filter(words), False
+    def _search(self, request: HttpRequest, form: SearchForm, before: UUID | None) -> HttpResponse:
+        person, found = user_of(request), Found([], None)
+        if form.is_valid() and form.search is not None:
+            try:
+                found = find(form.search, Reach(reach(person, *SEARCHED)), MOST_SHOWN, before)
+            except TooSlow:
+                form.add_error(None, TOO_SLOW)
+        query = address_of(form.given)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Requests",
+            "opts": self.opts,
+            "form": form,
+            "is_search": bool(form.given),
+            "rows": [(record, STATUS_COLOURS[record.status]) for record in found.records],
+            "found": found,
+            "looked_back_to": moment_of(found.next) if found.is_cut_short and found.next else None,
+            "older": urlencode({**form.given, "before": str(found.next)}) if found.next else "",
+            "newest": query if before else None,
+            "sees_several": _sees_several(person),
+            "saved": [
+                {"name": one.name, "address": address_of(one.criteria)} for one in saved_searches(person)[:MOST_SAVED]
+            ],
+            "query": query,
+            "may_save": person.has_perm("audit.add_savedsearch"),
+            "may_export": person.has_perm("audit.add_export") and form.is_valid(),
+        }
+        return TemplateResponse(request, "control_plane/search.html", context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -249,41 +204,6 @@ class RequestRecordAdmin(ScopedAdmin):
             text=texts.first(),
             may_see_text=request.user.has_perm("audit.view_requesttext"),
         )
-
-    @admin.display(description="Time (UTC)")
-    def moment(self, record: RequestRecord) -> str:
-        """Return when the request came in."""
-        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
-
-    @admin.display(description="Application")
-    def application(self, record: RequestRecord) -> str:
-        """Return who asked."""
-        return record.application_name or record.user_name or "-"
-
-    @admin.display(description="Model")
-    def asked_for(self, record: RequestRecord) -> str:
-        """Return the model as it was asked for."""
-        return format_html('<span class="cp-model">{}</span>', record.model or "-")
-
-    @badge("Outcome", STATUS_COLOURS)
-    def outcome(self, record: RequestRecord) -> str:
-        """Return how it ended."""
-        return record.status
-
-    @admin.display(description="Tokens in / out")
-    def tokens(self, record: RequestRecord) -> str:
-        """Return how many tokens were used."""
-        return f"{record.tokens_input:,} / {record.tokens_output:,}"
-
-    @admin.display(description="Cost, USD")
-    def cost(self, record: RequestRecord) -> str:
-        """Return what it cost."""
-        return record.cost_usd
-
-    @admin.display(description="Latency")
-    def latency(self, record: RequestRecord) -> str:
-        """Return how long it took."""
-        return f"{record.latency_ms:,} ms"
 
 
 @admin.register(ChangeRecord)
@@ -326,13 +246,167 @@ class ChangeRecordAdmin(ScopedAdmin):
         return _type_name(record.object_type)
 
 
+def saved_searches(person: User) -> "QuerySet[SavedSearch]":
+    """Return a person's own searches and those that are shared with them."""
+    return visible(SavedSearch.objects.filter(Q(is_shared=True) | Q(owner_id=person.pk)), person)
+
+
+@admin.register(SavedSearch)
+class SavedSearchAdmin(ScopedAdmin):
+    """Searches under a name."""
+
+    form = SavedSearchForm
+    fields = ["name", "is_shared", "query"]
+    change_form_before_template = "control_plane/search_in_words.html"
+    list_display = ["name", "asks_for", "is_shared", "owner_name", "open"]
+    search_fields = ["name", "owner_name"]
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[SavedSearch]":
+        """Return the person's own searches and those that are shared with them; to a superadmin all."""
+        person = user_of(request)
+        return super().get_queryset(request) if person.is_superuser else saved_searches(person)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the search that the address names."""
+        return {"query": address_of(given_by(request.GET.dict()))}
+
+    @admin.display(description="Asks for")
+    def asks_for(self, saved: SavedSearch) -> str:
+        """Return what it searches for, for people."""
+        return said_of(saved.criteria)
+
+    @admin.display(description="")
+    def open(self, saved: SavedSearch) -> str:
+        """Return the way to what it finds."""
+        url = f"{reverse('admin:audit_requestrecord_changelist')}?{address_of(saved.criteria)}"
+        return format_html('<a class="cp-link" href="{}">Search</a>', url)
+
+
+@admin.register(Export)
+class ExportAdmin(ScopedAdmin):
+    """Records as files: ordered here, written by a worker, downloaded until they expire."""
+
+    form = ExportForm
+    fields = ["kind", "format", "reason", "query"]
+    conditional_fields = {"format": "kind == 'records'"}
+    change_form_before_template = "control_plane/search_in_words.html"
+    list_display = ["created_at", "kind", "outcome", "records", "owner_name", "asks_for", "expires_at"]
+    list_filter = ["state", "kind", OrganizationFilter]
+    search_fields = ["owner_name", "reason", "id"]
+    sortable_by = ()
+
+    def get_urls(self) -> list[Any]:
+        """Return the addresses, those of cancelling and of downloading among them."""
+        own = [
+            path("<path:object_id>/cancel/", self.admin_site.admin_view(self.cancel), name="audit_export_cancel"),
+            path("<path:object_id>/download/", self.admin_site.admin_view(self.download), name="audit_export_download"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the search that the address names, and what is to be written of it."""
+        pairs = request.GET.dict()
+        kind = pairs.pop("kind", "")
+        chosen = {"kind": kind} if kind in Export.Kind.values else {}
+        return {"query": address_of(given_by(pairs)), **chosen}
+
+    def save_model(self, request: HttpRequest, obj: Export, form: Any, change: bool) -> None:
+        """Order the export, with its record; a small one is written before the answer."""
+        actor = actor_of(request)
+        obj.owner_id, obj.owner_name = user_of(request).pk, actor.name[:200]
+        obj.via, obj.address, obj.created_at = actor.via, actor.address, timezone.now()
+        obj.criteria = orders.criteria_of(form.search, obj.organization_id)
+        self.refuse_out_of_reach(request, obj, None, Action.ADD)
+        obj.save()
+        self.record(request, "create", obj, after=state_of(obj), reason=obj.reason)
+        transaction.on_commit(partial(try_at_once, obj, PRODUCERS), robust=True)
+
+    def response_add(self, request: HttpRequest, obj: Export, post_url_continue: str | None = None) -> HttpResponse:
+        """Go to the export's page."""
+        return self.back_to(obj)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show how far an export is, or its file."""
+        export = self.row_for(request, object_id, Action.VIEW)
+        return self.page(
+            request,
+            "control_plane/export.html",
+            str(export),
+            export,
+            export=export,
+            colour=EXPORT_COLOURS[export.state],
+            criteria=asked_for(export.criteria, user_of(request)),
+            may_act=self.has_add_permission(request),
+            is_there=orders.is_there(export),
+        )
+
+    def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Cancel an export that is under way."""
+        export = self._to_act_on(request, object_id)
+        if request.method == "POST" and not orders.cancel(export, actor_of(request)):
+            messages.info(request, "It was over before it could be cancelled.")
+        return self.back_to(export)
+
+    def download(self, request: HttpRequest, object_id: str) -> Any:
+        """Send the file, once the download is recorded."""
+        export = self._to_act_on(request, object_id)
+        if request.method != "POST":
+            return self.back_to(export)
+        try:
+            return as_attachment(export, orders.download(export, actor_of(request)))
+        except FileNotFoundError:
+            messages.error(request, "The file is not there any more. Order the export again.")
+            return self.back_to(export)
+
+    def _to_act_on(self, request: HttpRequest, object_id: str) -> Export:
+        export: Export = self.row_for(request, object_id, Action.VIEW)
+        if not self.has_add_permission(request) or not may(
+            user_of(request), Action.ADD, self.opts.label_lower, export.organization_id
+        ):
+            raise PermissionDenied
+        return export
+
+    @badge("State", EXPORT_COLOURS)
+    def outcome(self, export: Export) -> str:
+        """Return how far it is."""
+        return export.state
+
+    @admin.display(description="Asks for")
+    def asks_for(self, export: Export) -> str:
+        """Return what it searches for, for people."""
+        return said_of(export.criteria)
+
+
+def asked_for(criteria: Any, person: User | None = None) -> list[tuple[str, str]]:
+    """Return what a stored search asks for as (label, text), also of one that an older version stored.
+
+    With the names that ``person`` may see, or with ids.
+    """
+    try:
+        return in_names(person, criteria) if person else in_words(read_search(criteria))
+    except (SearchRefused, AttributeError):
+        return [("Search", "cannot be understood any more")]
+
+
+def said_of(criteria: Any) -> str:
+    """Return what a stored search asks for, in a line."""
+    return "; ".join(f"{label}: {text}" for label, text in asked_for(criteria)) or "Everything"
+
+
+def _known_names(pairs: dict[str, str]) -> dict[str, str]:
+    """Return an address that another page made with the names of plain filters, in the names of the search."""
+    if not any(name in pairs for name in _FILTERS):
+        return {}
+    renamed = {_FILTERS.get(name, name): text for name, text in pairs.items()}
+    if last := _midnight(pairs.get("timestamp_to")):
+        renamed["until"] = (last + timedelta(days=1)).date().isoformat()
+    return renamed
+
+
 def _sees_several(user: User) -> bool:
     return user.is_superuser or len(user.roles()) > 1
-
-
-def _key_prefix(term: str) -> str:
-    """Return the public prefix of a key as it is shown or as it is used; ``-``, which none has, of anything else."""
-    return term.split("_")[1] if term.startswith("lcp_") else "-"
 
 
 def _links(record: RequestRecord, user: User) -> dict[str, str]:

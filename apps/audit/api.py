@@ -1,47 +1,61 @@
-"""The JSON API of what happened: request records, change records, and usage in sums. All of it is read-only."""
+"""The JSON API of what happened: request records and their search and export, change records, and usage in sums."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import Q
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
-from rest_framework.exceptions import PermissionDenied
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.audit import usage
-from apps.audit.admin_filters import labelled
-from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
+from apps.audit.exports import orders
+from apps.audit.exports.attachment import as_attachment
+from apps.audit.exports.formats import missing
+from apps.audit.exports.work import try_at_once
+from apps.audit.finding import Reach, TooSlow, find
+from apps.audit.models import ChangeRecord, Export, RequestRecord, RequestText, SavedSearch
 from apps.audit.money import usd_from_nano
-from apps.audit.rollups import ID_SLACK
+from apps.audit.search import CRITERIA, METADATA, Search, SearchRefused, id_bounds, read_search
 from apps.audit.usage import EARLIEST, LATEST, Group, Period, Scope, Sums
-from apps.audit.uuid7 import first_id_at
+from apps.gateway.exporter import PRODUCERS
 from apps.gateway.reevaluation import reevaluate
 from apps.gateway.why import why
+from apps.orgs.models import Organization, User
+from apps.orgs.rest.errors import Conflict
+from apps.orgs.rest.fields import Choice, Flag, ObjectSerializer, Reference, Text
 from apps.orgs.rest.filters import (
     PAGING,
     Filter,
     QueryFilters,
     as_choice,
+    as_flag,
     as_moment,
     as_text,
     choice,
     query_values,
     read_value,
 )
-from apps.orgs.rest.views import ApiView, Listing
+from apps.orgs.rest.idempotency import once
+from apps.orgs.rest.pages import next_url, read_limit, read_place
+from apps.orgs.rest.views import Additions, ApiView, Collection, Listing
 from apps.orgs.roles import Action
-from apps.orgs.scoping import may, reach, visible
+from apps.orgs.scoping import may, organizations_of, reach, visible
 
-METADATA = "metadata."
 MAX_GROUPS = 1000
-_EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+TOO_SLOW = (
+    "This search takes too long. Give a shorter period (since, until), or name a model, a status or an application."
+)
 
 PERIOD = {
     "since": Filter("timestamp__gte", as_moment, "From this moment on (ISO 8601)."),
@@ -50,23 +64,23 @@ PERIOD = {
 
 
 class PeriodFilters(QueryFilters):
-    """Filters that let the database skip the partitions outside of the period, and filter by metadata."""
+    """Filters that let the database skip the partitions outside of the period."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: APIView) -> Any:
         """Apply each filter that the request gives."""
         filters: Mapping[str, Filter] = getattr(view, "filters", {})
-        prefix = METADATA if issubclass(queryset.model, RequestRecord) else "\x00"
-        for name, text in query_values(request, PAGING | filters.keys(), prefix).items():
-            if name.startswith(METADATA):
-                key = read_value(name, name.removeprefix(METADATA), as_text)
-                queryset = queryset.filter(labelled(key, read_value(name, text, as_text)))
-            elif name in filters:
+        for name, text in query_values(request, PAGING | filters.keys()).items():
+            if name in filters:
                 value = read_value(name, text, filters[name].read)
                 queryset = queryset.filter(_id_bounds(name, value), **{filters[name].lookup: value})
         return queryset
 
+
+class SearchFilters(QueryFilters):
+    """What can be searched by, for OpenAPI; `RecordListing` searches by itself."""
+
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """Describe the filters for OpenAPI."""
+        """Describe the criteria."""
         labels = {
             "name": "metadata",
             "in": "query",
@@ -74,18 +88,11 @@ class PeriodFilters(QueryFilters):
             "description": "Records whose metadata has these values: metadata.<key>=<value>, once for each key.",
             "schema": {"type": "object", "additionalProperties": {"type": "string"}},
         }
-        described = super().get_schema_operation_parameters(view)
-        return [*described, labels] if getattr(view, "model", None) is RequestRecord else described
+        return [*super().get_schema_operation_parameters(view), labels]
 
 
 def _id_bounds(name: str, value: Any) -> Q:
-    if name == "since":
-        return Q(pk__gte=_id_at(value, -ID_SLACK))
-    return Q(pk__lt=_id_at(value, ID_SLACK)) if name == "until" else Q()
-
-
-def _id_at(moment: datetime, slack: timedelta) -> UUID:
-    return first_id_at(min(max(moment, _EARLIEST), _LATEST) + slack)
+    return id_bounds(Search({}, {name: value})) if name in PERIOD else Q()
 
 
 class RecordSerializer(serializers.ModelSerializer[RequestRecord]):
@@ -158,6 +165,18 @@ class RecordSerializer(serializers.ModelSerializer[RequestRecord]):
         """Return the answer's redacted text."""
         text = self.context["texts"].get(record.pk)
         return text.response_redacted if text else None
+
+
+SEARCHED = ("audit.requestrecord", "audit.requesttext")
+"""What a role has to let see so that one may search."""
+
+
+def _read(given: Mapping[str, str]) -> Search:
+    """Read a search. Raises `ValidationError`, naming each criterion that is wrong."""
+    try:
+        return read_search(given)
+    except SearchRefused as refused:
+        raise ValidationError(dict(refused.problems)) from refused
 
 
 class DecisionSerializer(serializers.Serializer[Any]):
@@ -288,25 +307,23 @@ class RecordListing(Listing[RequestRecord]):
 
     model = RequestRecord
     serializer_class = RecordSerializer
-    filter_backends = [PeriodFilters]
-    filters = {
-        "organization": Filter("organization_id"),
-        "application": Filter("application_id"),
-        "user": Filter("user_id"),
-        "api_key": Filter("api_key_id"),
-        "end_user": Filter("end_user", as_text),
-        "status": choice("status", *Status.values),
-        "model": Filter("model", as_text, "As asked for."),
-        "provider": Filter("provider", as_text),
-        "error_code": Filter("error_code", as_text),
-        "request_id": Filter("pk"),
-        **PERIOD,
-    }
+    filter_backends = [SearchFilters]
+    filters = {name: Filter("", one.read, one.help or one.label, one.choices) for name, one in CRITERIA.items()}
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """List requests, the newest first."""
-        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
-        return self.get_paginated_response(self.entries(page or []))
+        """List requests, the newest first. A page may be short, or empty, and have a next one all the same.
+
+        That is so where the search looks for something rare: it goes on at `next`.
+        """
+        given = query_values(request, PAGING | CRITERIA.keys(), METADATA)
+        search = _read({name: text for name, text in given.items() if name not in PAGING})
+        limit, place = read_limit(request), read_place(request)
+        try:
+            found = find(search, Reach(reach(self.caller, *SEARCHED)), limit, place)
+        except TooSlow as error:
+            raise ValidationError(TOO_SLOW) from error
+        following = next_url(request, str(found.next)) if found.next else None
+        return Response({"results": self.entries(found.records), "next": following})
 
     def represent(self, row: RequestRecord) -> dict[str, Any]:
         """Return one request."""
@@ -330,6 +347,194 @@ class RecordListing(Listing[RequestRecord]):
         """Return records as the API shows them, with their texts, which one query fetches for all."""
         texts = visible(RequestText.objects.filter(pk__in=[record.pk for record in records]), self.caller)
         return RecordSerializer(records, many=True, context={"texts": {text.pk: text for text in texts}}).data
+
+
+# --- Saved searches and exports
+
+
+class OrganizationId(Reference):
+    """The id of an organization, in a column that is no reference."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(Organization, source="organization_id", **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the id of an organization that the caller may see."""
+        return super().to_internal_value(data).pk
+
+
+class SavedSearchSerializer(ObjectSerializer[SavedSearch]):
+    """A search under a name."""
+
+    organization = OrganizationId(required=False, allow_null=True, help_text="Left out: your only one.")
+    owner = serializers.UUIDField(source="owner_id", read_only=True)
+    is_shared = Flag(required=False, help_text="Whether everyone in the organization has it.")
+    search = serializers.DictField(
+        source="criteria", child=Text(allow_blank=False), help_text="The parameters of audit-logs."
+    )
+
+    class Meta(ObjectSerializer.Meta):
+        model = SavedSearch
+        fields = ["id", "organization", "owner", "owner_name", "name", "is_shared", "search", "created_at"]
+        read_only_fields = ["owner_name"]
+        fixed = ("organization",)
+
+    def validate_search(self, given: dict[str, str]) -> dict[str, str]:
+        """Return the search as it is kept. Raises `ValidationError` for one that cannot be read."""
+        return dict(_read(given).given)
+
+
+@extend_schema(tags=["saved-searches"])
+class SavedSearchCollection(Collection[SavedSearch]):
+    """Searches that are kept: one's own, and those that are shared in the organization."""
+
+    model = SavedSearch
+    serializer_class = SavedSearchSerializer
+    ordered_by = "created_at"
+    names = {"criteria": "search"}
+    filters = {
+        "organization": Filter("organization_id"),
+        "name": Filter("name", as_text),
+        "is_shared": Filter("is_shared", as_flag),
+    }
+
+    def get_queryset(self) -> "QuerySet[SavedSearch]":
+        """Return those that are shared, and the caller's own."""
+        rows = super().get_queryset()
+        if getattr(self, "swagger_fake_view", False) or self.caller.is_superuser:
+            return rows
+        return rows.filter(Q(is_shared=True) | Q(owner_id=self.caller.pk))
+
+    def add(self, values: dict[str, Any]) -> tuple[SavedSearch, dict[str, str]]:
+        """Store a search as the caller's own."""
+        values["organization_id"] = _owner_of(self.caller, self.label, values.get("organization_id"))
+        return super().add({**values, "owner_id": self.caller.pk, "owner_name": str(self.caller)})
+
+
+def _owner_of(caller: User, label: str, organization_id: UUID | None) -> UUID | None:
+    """Return the organization that something new is for: the one that is named, or the caller's only one."""
+    if organization_id is not None or caller.is_superuser:
+        return organization_id
+    own = organizations_of(caller, Action.ADD, label)
+    if len(own) != 1:
+        raise ValidationError({"organization": "Name the organization: you are in several."})
+    return next(iter(own))
+
+
+class ExportSerializer(ObjectSerializer[Export]):
+    """An export: what was asked for, how far it is, and where its file is."""
+
+    organization = OrganizationId(required=False, allow_null=True, help_text="Left out: your only one.")
+    owner = serializers.UUIDField(source="owner_id", read_only=True)
+    kind = Choice(choices=Export.Kind.choices, required=False, help_text="An evidence pack is a ZIP archive.")
+    format = Choice(choices=["csv", "jsonl", "parquet", "zip"], required=False, help_text="csv if left out.")
+    search = serializers.DictField(
+        source="criteria", child=Text(allow_blank=False), required=False, help_text="The parameters of audit-logs."
+    )
+    reason = Text(required=False, allow_blank=True, max_length=1000, help_text="For the record.")
+    percent = serializers.IntegerField(read_only=True)
+
+    class Meta(ObjectSerializer.Meta):
+        model = Export
+        fields = [
+            "id",
+            "organization",
+            "owner",
+            "owner_name",
+            "created_at",
+            "kind",
+            "format",
+            "search",
+            "reason",
+            "state",
+            "problem",
+            "percent",
+            "records",
+            "bytes",
+            "sha256",
+            "finished_at",
+            "expires_at",
+        ]
+        read_only_fields = [
+            *("owner_name", "created_at", "state", "problem", "records", "bytes", "sha256", "finished_at", "expires_at")
+        ]
+
+    def validate_search(self, given: dict[str, str]) -> dict[str, str]:
+        """Return the search as it was given, if it can be read."""
+        return dict(_read(given).given)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a format that the kind has not, or that cannot be written here."""
+        values = super().validate(attrs)
+        is_pack = values.setdefault("kind", Export.Kind.RECORDS.value) == Export.Kind.EVIDENCE
+        said = values.setdefault("format", "zip" if is_pack else "csv")
+        if (said == "zip") is not is_pack:
+            raise ValidationError({"format": "An evidence pack is a zip; records are csv, jsonl or parquet."})
+        if problem := missing(said):
+            raise ValidationError({"format": problem})
+        return values
+
+
+@extend_schema(tags=["exports"])
+class ExportListing(Additions[Export]):
+    """Records as files: small ones are there at once, larger ones are written by a worker."""
+
+    model = Export
+    serializer_class = ExportSerializer
+    filters = {
+        "organization": Filter("organization_id"),
+        "state": choice("state", *Export.State.values),
+        "kind": choice("kind", *Export.Kind.values),
+    }
+
+    def add(self, values: dict[str, Any]) -> tuple[Export, dict[str, str]]:
+        """Order an export and, if it is small, write it."""
+        search = _read(values.pop("criteria", {}))
+        named = values.pop("organization_id", None) or search.values.get("organization")
+        organization_id = _owner_of(self.caller, self.label, named)
+        self.allow_in(Action.ADD, organization_id)
+        if search.values.get("organization", organization_id) != organization_id:
+            raise ValidationError({"search.organization": "The export is for another organization."})
+        if problem := orders.problem_of_order(organization_id):
+            raise Conflict(problem)
+        actor = self.actor
+        row = Export(
+            organization_id=organization_id,
+            owner_id=self.caller.pk,
+            owner_name=actor.name[:200],
+            via=actor.via,
+            address=actor.address,
+            created_at=timezone.now(),
+            criteria=orders.criteria_of(search, organization_id),
+            **values,
+        )
+        self.save(row, before=None, reason=row.reason)
+        # Once it is stored: a small one is written before the answer, which says what was ordered.
+        transaction.on_commit(partial(try_at_once, row, PRODUCERS), robust=True)
+        return row, {}
+
+    @extend_schema(request=None, responses=ExportSerializer)
+    @action(detail=True, methods=["post"])
+    @once
+    def cancel(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Cancel an export that waits or runs. Once more, or too late, changes nothing."""
+        with transaction.atomic():
+            row = self.row_for(Action.ADD, id)
+            orders.cancel(row, self.actor)
+            return self.answer(self.stored(row))
+
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def download(self, request: Request, id: str) -> Any:  # noqa: A002 (the name in the address)
+        """Return the file of an export that is done and not expired. Each download is recorded."""
+        query_values(request, set())
+        row = self.row(id)
+        self.allow_on(Action.ADD, row)
+        try:
+            file = orders.download(row, self.actor)
+        except FileNotFoundError as error:
+            raise NotFound(f"There is no file: the export is {row.state}, or its time is over.") from error
+        return as_attachment(row, file)
 
 
 class ChangeSerializer(serializers.ModelSerializer[ChangeRecord]):

@@ -87,6 +87,38 @@ class AppendOnly(Operation):
         )
 
 
+class OnPostgres(Operation):
+    """A statement of PostgreSQL's own, and the one that undoes it; elsewhere nothing."""
+
+    reduces_to_sql = True
+    reversible = True
+
+    def __init__(self, statement: str, undo: str) -> None:
+        self.statement = statement
+        self.undo = undo
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing that Django's state knows of changes."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Run the statement."""
+        if schema_editor.connection.vendor == "postgresql":
+            schema_editor.execute(self.statement, params=None)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        """Undo it."""
+        if schema_editor.connection.vendor == "postgresql":
+            schema_editor.execute(self.undo, params=None)
+
+    def describe(self) -> str:
+        """Say it in `sqlmigrate` and `migrate --plan`."""
+        return f"On PostgreSQL: {self.statement.partition(' ON ')[0]}"
+
+
 _POSTGRES_FUNCTION = f"""
 CREATE OR REPLACE FUNCTION lcp_refuse_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -37,6 +37,10 @@ class Recurring:
             if self._thread.is_alive():
                 wires.cut(self._connection)
 
+    def is_stopping(self) -> bool:
+        """Whether the thread is to end: work that takes long asks."""
+        return self._stop.is_set()
+
     def _run(self) -> None:
         fence.work_across_organizations()
         self._connection = connections[DEFAULT_DB_ALIAS]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
@@ -39,3 +39,8 @@ def _refill() -> int:
 def first_id_at(moment: datetime) -> UUID:
     """Return the lower bound of all ids made at or after ``moment`` (aware): a partition's edge, a search's edge."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def moment_of(some_id: UUID) -> datetime:
+    """Return when an id was made, of its maker's clock."""
+    return datetime.fromtimestamp((some_id.int >> 80) / 1000, UTC)

@@ -19,6 +19,7 @@ from apps.audit.spool import Spool
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
+from apps.gateway.exporter import Exporter
 from apps.gateway.pipeline import Pipeline
 from apps.gateway.providers.base import Endpoint
 from apps.gateway.routing import Environment
@@ -46,6 +47,7 @@ class Runtime:
         self.transport = _transport()
         self.sweeper = Sweeper(settings.SWEEP_SECONDS)
         self.usage_rolls = Recurring("summing up of usage", settings.ROLLUP_SECONDS, roll_usage)
+        self.exporter = Exporter(settings.EXPORT_CHECK_SECONDS)
         self.pipeline = Pipeline(
             admission=Admission(
                 in_flight=settings.MAX_IN_FLIGHT,
@@ -71,16 +73,19 @@ class Runtime:
 
     def start_sweeping(self) -> None:
         """Do, every now and then, what no request does: resolve what dead processes left open, write what they left
-        in the spool, sum up usage.
+        in the spool, sum up usage, export.
         """
         self.journal.start()
-        self.sweeper.start()
-        self.usage_rolls.start()
+        for work in self._recurring():
+            work.start()
+
+    def _recurring(self) -> tuple[Recurring, ...]:
+        return self.sweeper, self.usage_rolls, self.exporter
 
     async def stop(self) -> None:
         """Finish what is under way and write everything that waits. A database that hangs does not delay the end."""
         loop = asyncio.get_running_loop()
-        recurring = [loop.run_in_executor(None, work.stop) for work in (self.sweeper, self.usage_rolls)]
+        recurring = [loop.run_in_executor(None, work.stop) for work in self._recurring()]
         await self.pipeline.close()
         await loop.run_in_executor(None, self.journal.stop)
         await self.transport.close()

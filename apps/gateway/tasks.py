@@ -2,7 +2,9 @@
 
 from celery import shared_task
 
+from apps.audit.exports.work import tidy
 from apps.gateway import usage_rolls
+from apps.gateway.exporter import export_now
 from apps.gateway.sweeper import sweep as sweep_now
 
 
@@ -16,3 +18,15 @@ def sweep() -> int:
 def roll_usage() -> int:
     """Bring the sums of usage up to date; return how many records were counted."""
     return usage_rolls.roll_usage()
+
+
+@shared_task(name="apps.gateway.tasks.export")  # type: ignore[untyped-decorator,unused-ignore]
+def export() -> int:
+    """Write the exports that wait; return how many."""
+    return export_now()
+
+
+@shared_task(name="apps.gateway.tasks.tidy_exports")  # type: ignore[untyped-decorator,unused-ignore]
+def tidy_exports() -> int:
+    """Remove the files of exports whose time is over; return how many."""
+    return tidy()

@@ -24,6 +24,7 @@ class Action(StrEnum):
 _VIEW = frozenset({Action.VIEW})
 _ALL = frozenset(Action)
 _EDIT = frozenset({Action.VIEW, Action.CHANGE})
+_MAKE = frozenset({Action.VIEW, Action.ADD})
 _NONE: frozenset[Action] = frozenset()
 
 # By "app.model" of the object. A superadmin may do everything that anyone may; what is absent here only they may do.
@@ -48,6 +49,8 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "audit.alert": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "alerts.destination": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "alerts.delivery": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "audit.savedsearch": {Role.ADMIN: _ALL, Role.DEVELOPER: _ALL, Role.AUDITOR: _ALL},
+    "audit.export": {Role.ADMIN: _MAKE, Role.DEVELOPER: _NONE, Role.AUDITOR: _MAKE},
 }
 
 
@@ -63,6 +66,8 @@ BEYOND: dict[str, str] = {
     "gateway.modelroute": "The platform's are a superadmin's.",
     "alerts.destination": "The platform's are a superadmin's; a secret is shown once or never.",
     "alerts.delivery": "Who may change its destination has one that failed tried again.",
+    "audit.savedsearch": "One that is not shared is its owner's alone.",
+    "audit.export": "Who may make one may cancel and download those of the organization; each download is recorded.",
 }
 
 

@@ -33,6 +33,8 @@ PATHS: dict[str, str] = {
     "audit.alert": "organization_id",
     "alerts.destination": "organization_id",
     "alerts.delivery": "organization_id",
+    "audit.savedsearch": "organization_id",
+    "audit.export": "organization_id",
 }
 SHARED = frozenset({"policies.price"})
 """Models of the platform that every role may view if `roles.PERMISSIONS` says so."""
@@ -62,11 +64,11 @@ def visible(rows: "QuerySet[M]", user: User, action: Action = Action.VIEW) -> "Q
     return scoped.distinct() if "__" in PATHS[label] else scoped
 
 
-def reach(user: User, label: str) -> frozenset[UUID] | None:
-    """Return the organizations whose ``label`` ("app.model") a user may see; ``None``: those of all."""
+def reach(user: User, *labels: str) -> frozenset[UUID] | None:
+    """Return the organizations in which a user may see every one of ``labels``; ``None``: all of the platform's."""
     if user.is_active and user.is_superuser:
         return None
-    return frozenset(organizations_of(user, Action.VIEW, label))
+    return frozenset(set.intersection(*(organizations_of(user, Action.VIEW, label) for label in labels)))
 
 
 def may(user: User, action: Action, label: str, organization_id: UUID | None = None) -> bool:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.alerts.models import Delivery, Destination
 from apps.audit.changes import Actor, record_change, state_of
-from apps.audit.models import Alert, RequestRecord, RequestText
+from apps.audit.models import Alert, Export, RequestRecord, RequestText, SavedSearch
 from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
@@ -44,6 +44,8 @@ class House:
     notice: Alert
     destination: Destination
     delivery: Delivery
+    saved: SavedSearch
+    export: Export
 
     @property
     def rows(self) -> list[Any]:
@@ -62,6 +64,8 @@ class House:
             self.notice,
             self.destination,
             self.delivery,
+            self.saved,
+            self.export,
         ]
 
 
@@ -136,6 +140,17 @@ def build_house(name: str) -> House:
         limit_nano_usd=5 * 10**9,
     )
     notice, destination, delivery = told(organization, marker)
+    owner = {"organization_id": organization.pk, "owner_id": user.pk, "owner_name": f"owner {marker}"}
+    saved = SavedSearch.objects.create(name=f"saved {marker}", is_shared=True, criteria={"q": marker}, **owner)
+    export = Export.objects.create(
+        created_at=timezone.now(),
+        format="csv",
+        criteria={"q": marker},
+        reason=marker,
+        state="done",
+        via="admin",
+        **owner,
+    )
     record_change(
         Actor(None, f"actor {marker}", "command"),
         "change",
@@ -161,6 +176,8 @@ def build_house(name: str) -> House:
         notice,
         destination,
         delivery,
+        saved,
+        export,
     )
 
 

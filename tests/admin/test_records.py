@@ -2,21 +2,20 @@
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
+from apps.audit.explain import explain, price, readings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.audit.models import RequestRecord, RequestText, Status
+from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.uuid7 import first_id_at
-from apps.gateway.readings import price, readings
-from apps.gateway.sentences import sentence
-from apps.orgs.scoped_admin import MOST_COUNTED, BoundedPaginator
+from apps.orgs.scoped_admin import MOST_COUNTED
 from tests.admin.cast import Cast, address, make_record, unique
-from tests.services.database_roles import as_the_server
 
 LIST = "admin:audit_requestrecord_changelist"
 
@@ -24,7 +23,7 @@ LIST = "admin:audit_requestrecord_changelist"
 def found(cast: Cast, **query: Any) -> set[UUID]:
     response = cast.browser("auditor").get(reverse(LIST), query)
     assert response.status_code == 200
-    return {record.pk for record in response.context["cl"].result_list}
+    return {record.pk for record, _ in response.context["rows"]}
 
 
 @pytest.mark.parametrize("part", ["id", "application", "end_user", "model", "metadata"])
@@ -52,31 +51,49 @@ def test_filters_narrow_the_list(cast: Cast) -> None:
     home = cast.home
     refused = make_record(home.organization, None, "m1", status="blocked", provider="", model="o1-pro")
     served = make_record(home.organization, home.application, "m2", provider="openai", model="gpt-4o")
-    assert found(cast, status__exact="blocked") == {refused.pk}
-    assert found(cast, served_by="openai") == {served.pk}
-    assert found(cast, model_name="GPT") == {served.pk}
+    assert found(cast, status="blocked") == {refused.pk}
+    assert found(cast, provider="openai") == {served.pk}
+    assert found(cast, model="GPT-*") == {served.pk}
+    assert found(cast, model="gpt") == set()
     assert found(cast, application=str(home.application.pk)) == {served.pk, home.record.pk}
 
 
-def test_days_narrow_the_list_by_the_time_in_the_id(cast: Cast) -> None:
+def test_days_narrow_the_list(cast: Cast) -> None:
     long_ago = timezone.now() - timedelta(days=40)
     old = make_record(
         cast.home.organization, None, "old", id=UUID(int=first_id_at(long_ago).int + 7), timestamp=long_ago
     )
-    day, today = f"{long_ago:%Y-%m-%d}", f"{timezone.now():%Y-%m-%d}"
-    assert found(cast, timestamp_from=day, timestamp_to=day) == {old.pk}
-    assert old.pk not in found(cast, timestamp_from=today)
-    assert found(cast, timestamp_to=day) == {old.pk}
-    assert found(cast, timestamp_from="yesterday") >= {old.pk, cast.home.record.pk}
+    day, next_day = f"{long_ago:%Y-%m-%d}", f"{long_ago + timedelta(days=1):%Y-%m-%d}"
+    today = f"{timezone.now():%Y-%m-%d}"
+    assert found(cast, since=day, until=next_day) == {old.pk}
+    assert old.pk not in found(cast, since=today)
+    assert found(cast, until=next_day) == {old.pk}
 
 
-def test_the_list_counts_no_further_than_its_bound(onlookers: Cast) -> None:
-    assert BoundedPaginator(range(3), 2).per_page == 2
-    with as_the_server(), CaptureQueriesContext(connection) as queries:
-        onlookers.browser("superadmin").get(reverse(LIST))
-    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"] and "requestrecord" in query["sql"]]
-    assert counts
-    assert all(f"LIMIT {MOST_COUNTED}" in sql for sql in counts)
+def test_a_link_in_the_words_of_plain_filters_leads_to_the_same_search(onlookers: Cast) -> None:
+    old = {
+        "status__exact": "blocked",
+        "served_by": "openai",
+        "timestamp_from": "2026-03-01",
+        "timestamp_to": "2026-03-31",
+    }
+    answer = onlookers.browser("auditor").get(reverse(LIST), old)
+    assert answer.status_code == 302
+    assert dict(parse_qsl(urlsplit(answer.url).query)) == {
+        "status": "blocked", "provider": "openai", "since": "2026-03-01", "until": "2026-04-01"
+    }  # fmt: skip
+
+
+def test_a_list_counts_no_further_than_its_bound_and_the_search_of_requests_not_at_all(onlookers: Cast) -> None:
+    for model, count in ((ChangeRecord, f"LIMIT {MOST_COUNTED}"), (RequestRecord, None)):
+        with CaptureQueriesContext(connection) as queries:
+            onlookers.browser("superadmin").get(address(model, "changelist"))
+        asked = [query["sql"] for query in queries if f'FROM "{model._meta.db_table}"' in query["sql"]]
+        counts = [sql for sql in asked if "COUNT(" in sql]
+        assert asked
+        assert bool(counts) is (count is not None)
+        assert all(count in sql for sql in counts)
+        assert count or all("LIMIT" in sql for sql in asked)
 
 
 def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
@@ -109,16 +126,16 @@ def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
     )
     page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
     for text in (
-        "Withheld: the provider answered, but",
+        "Refused, and no provider was called.",
         "PII_DETECTED",
         "No cards",
         "v7",
         "credit_card (visa)",
-        "5 requests a minute",
+        "5 requests in 60 s",
         "4 left",
-        "did not answer in time",
-        "Redis did not answer",
-        "$2 per million output tokens",
+        "timeout",
+        "rate_limits",
+        "2.00 USD per million output tokens",
         "prompt told",
     ):
         assert text in page, text
@@ -148,14 +165,14 @@ def test_an_erased_text_is_said_to_be_gone(cast: Cast) -> None:
 
 
 def test_every_outcome_has_its_sentence() -> None:
-    sentences = {sentence(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
+    sentences = {explain(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
     assert len(sentences) == len(Status)
 
 
 def test_a_budget_of_the_platform_is_told_without_what_others_spent() -> None:
     reading = {"policy": "All", "kind": "cost_cap", "per": "total", "limit_nano_usd": 10**9}
     (told,) = readings(RequestRecord(limits=[reading]))
-    assert (told.what, told.left) == ("$1 in total", "")
+    assert (told.what, told.left) == ("1.00 USD in total", "")
 
 
 def test_a_record_without_a_price_tells_none() -> None:
@@ -188,14 +205,14 @@ def test_a_request_is_found_by_who_made_it_and_by_why_it_was_refused(cast: Cast,
     term = {"user": person, "key": "lcp_Zz9Zz9Zz_…", "whole key": "lcp_Zz9Zz9Zz_x_y", "error": "rate_limit"}[part]
     assert found(cast, q=term) == {record.pk}
     assert foreign.pk not in found(cast, organization=str(cast.foreign.organization.pk))
-    assert found(cast, code="rate_limit") == {record.pk}
+    assert found(cast, error_code="RATE_LIMIT*") == {record.pk}
 
 
 def test_only_who_sees_several_organizations_has_them_as_a_column_and_a_filter(onlookers: Cast) -> None:
     for person, several in (("superadmin", True), ("auditor", False)):
         page = onlookers.browser(person).get(reverse(LIST))
-        assert ("organization_name" in page.context["cl"].list_display) is several
-        assert ("organization" in [spec.title for spec in page.context["cl"].filter_specs]) is several
+        assert page.context["sees_several"] is several
+        assert ("organization" in page.context["form"].fields) is several
         assert several or onlookers.foreign.marker not in page.content.decode()
 
 

@@ -77,5 +77,18 @@ SAMPLES = [
         {"provider": "openai"},
         "superadmin",
     ),
+    Sample(
+        "saved-searches",
+        lambda cast: {
+            "organization": str(cast.organization.id),
+            "name": unique("search"),
+            "search": {"status": "blocked", "metadata.team": "red"},
+        },
+        {"is_shared": True},
+    ),
 ]
+ORDERS = [
+    Sample("exports", lambda cast: {"organization": str(cast.organization.id), "search": {"status": "blocked"}}, {})
+]
+"""What is made and never changed."""
 OF_AN_ORGANIZATION = [sample for sample in SAMPLES if sample.path not in {"organizations", "users", "prices"}]

@@ -102,7 +102,7 @@ def test_a_key_is_found_by_the_prefix_that_records_show(cast: Cast) -> None:
 
 
 def _good(schema: dict[str, Any]) -> str:
-    by_format = {"uuid": NOBODYS_ID, "date-time": "2026-01-31T09:00:00Z"}
+    by_format = {"uuid": NOBODYS_ID, "date-time": "2026-01-31T09:00:00Z", "decimal": "0.25"}
     by_type = {"integer": "7", "boolean": "true"}
     if "enum" in schema:
         return str(schema["enum"][0])

@@ -5,11 +5,11 @@ import pytest
 from tests.api.cast import Cast, error_of, unique
 from tests.api.collections import SAMPLES, Sample
 
-EVERYTHING = {sample.path for sample in SAMPLES} | {"audit-logs", "changes", "metrics/usage"}
+EVERYTHING = {sample.path for sample in SAMPLES} | {"audit-logs", "changes", "exports", "metrics/usage"}
 MAY_LIST = {
     "admin": EVERYTHING,
     "auditor": EVERYTHING,
-    "developer": EVERYTHING - {"users", "memberships", "provider-credentials", "changes"},
+    "developer": EVERYTHING - {"users", "memberships", "provider-credentials", "changes", "exports"},
 }
 PATHS = sorted(MAY_LIST["admin"])
 in_each_role = pytest.mark.parametrize("role", ["admin", "developer", "auditor"])

@@ -222,4 +222,6 @@ _SINGULAR = {
     "provider-credentials": "credential",
     "routes": "route",
     "prices": "price",
+    "saved-searches": "saved-search",
+    "exports": "export",
 }

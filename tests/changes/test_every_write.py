@@ -8,14 +8,15 @@ from django.apps import apps
 from django.contrib.admin import site
 
 from apps.audit.changes import HIDDEN_FIELDS
-from apps.audit.models import ChangeRecord
+from apps.audit.models import ChangeRecord, Export
 from apps.gateway.runtime import BACKGROUND
 from tests.admin.cast import Cast as AdminCast
 from tests.admin.cast import address, filled
 from tests.admin.cast import gather as gather_admin
 from tests.admin.conftest import static_files_as_they_are  # noqa: F401  (a fixture)
 from tests.api.cast import Cast, gather, unique
-from tests.api.collections import SAMPLES
+from tests.api.collections import ORDERS, SAMPLES
+from tests.exports.files import write_file
 from tests.isolation.matrix import ADMIN_PAGES_THAT_WRITE, Address, addresses
 from tests.isolation.rows import tables
 
@@ -51,12 +52,14 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
         return
     if address.collection == "alert-deliveries":
         return  # which nobody makes: see `tests/alerts/test_api.py`
-    sample = next(one for one in SAMPLES if one.path == address.collection)
+    sample = next(one for one in [*SAMPLES, *ORDERS] if one.path == address.collection)
     body, url = sample.body(cast), address.collection
     if action != "create":
         made = cast.superadmin.made(url, body)
         url += f"/{made['id']}" + address.route.partition("[^/.]+)")[2].rstrip("$")
         body = body | sample.change if method != "patch" else sample.change
+    if action == "cancel":
+        Export.objects.filter(pk=made["id"]).update(state="waiting")
     before = records(cast.superadmin.user)
     answer = cast.superadmin.call(method.upper(), url, None if method == "delete" else _said(action, body))
     assert answer.status_code in (200, 201, 204), answer.content
@@ -64,7 +67,7 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
 
 
 def _said(action: str, body: dict[str, Any]) -> dict[str, Any]:
-    return {} if action in ("revoke", "replace", "test", "renew") else body
+    return {} if action in ("revoke", "replace", "test", "renew", "cancel") else body
 
 
 DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -78,6 +81,8 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "new_secret": lambda client, _, url: client.post(url, {}),
     "send_again": lambda client, _, url: client.post(url, {}),
     "test": lambda client, _, url: client.post(url, {"route": "1", "model": [unique("model")]}),
+    "cancel": lambda client, _, url: client.post(url),
+    "download": lambda client, row, url: (write_file(row), client.post(url))[1],
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
 
@@ -96,11 +101,14 @@ def house() -> AdminCast:
 def test_each_page_of_the_admin_that_writes_leaves_a_record(house: AdminCast, page: Address) -> None:
     of_kind = [row for row in house.home.rows if isinstance(row, page.model)]
     if not of_kind or (page.kind not in page.model._meta.default_permissions and page.kind in ("change", "delete")):
-        assert page.model._meta.default_permissions == ("view",) or page.model._meta.label == "policies.Price", page
+        exceptions = ("policies.Price", "audit.Export")
+        assert page.model._meta.default_permissions == ("view",) or page.model._meta.label in exceptions, page
         return
     (row,), person = of_kind, house.people["superadmin"]
     if page.kind == "activate":
         type(row).objects.filter(pk=row.pk).update(state="suspended")
+    if page.kind == "cancel":
+        type(row).objects.filter(pk=row.pk).update(state="waiting")
     before = records(person)
     answer = DOINGS[page.kind](house.browser("superadmin"), row, address(row, page.kind, row.pk))
     assert answer.status_code in (200, 302)
@@ -124,6 +132,8 @@ ADDED: dict[str, Callable[[AdminCast], dict[str, str]]] = {
         "organization": str(house.home.organization.pk),
     },
     "policies.Price": lambda house: {"model": unique("m"), "input_nano_usd": "1", "output_nano_usd": "2"},
+    "audit.SavedSearch": lambda house: {"name": unique("search")},
+    "audit.Export": lambda house: {"kind": "records", "format": "jsonl", "reason": "asked for"},
     "gateway.ModelRoute": lambda house: {
         "organization": str(house.home.organization.pk),
         "model": unique("m"),
@@ -147,7 +157,7 @@ def test_each_form_for_something_new_leaves_a_record(house: AdminCast, label: st
     person, before = house.people["superadmin"], records(house.people["superadmin"])
     url = address(apps.get_model(label), "add") + ("?kind=model_restriction" if label == "policies.Policy" else "")
     assert filled(house.browser("superadmin"), url, **ADDED[label](house)).status_code in (200, 302)
-    assert records(person) == before + 1
+    assert records(person) == before + (2 if label == "audit.Export" else 1)  # it is ordered, and written at once
 
 
 # --- What no record holds

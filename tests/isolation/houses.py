@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from django.utils import timezone
 
 from apps.alerts.models import Destination
-from apps.audit.models import OpenRequest
+from apps.audit.models import OpenRequest, SavedSearch
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.models import ModelRoute
 from apps.gateway.usage_rolls import roll_usage
@@ -77,6 +77,8 @@ def release_names(house: House, taken: str) -> None:
         (Destination, "name"),
     ):
         model._base_manager.filter(organization=house.organization, **{column: taken}).update(**{column: uuid4().hex})
+    for search in SavedSearch.objects.filter(organization_id=house.organization.pk, name=taken):
+        SavedSearch.objects.filter(pk=search.pk).update(name=uuid4().hex)
     people = User.objects.filter(memberships__organization=house.organization, username__startswith=taken)
     for pk in people.values_list("pk", flat=True):
         User.objects.filter(pk=pk).update(username=uuid4().hex)

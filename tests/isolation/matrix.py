@@ -21,7 +21,7 @@ from apps.gateway.subjects import KINDS
 from apps.orgs.rest.fields import Reference
 from tests.admin.cast import House, unique
 from tests.api.cast import Cast as ApiCast
-from tests.api.collections import SAMPLES
+from tests.api.collections import ORDERS, SAMPLES
 
 POLICY_FIELDS: dict[str, dict[str, str]] = {
     "model_restriction": {"allow": "sim-*"},
@@ -274,6 +274,8 @@ def _changelist(both: Neighbours, model: Any, _client: Any) -> Iterator[Visit]:
 def _filters(both: Neighbours, model: Any, page: Any) -> Iterator[dict[str, str]]:
     """Give queries with what is the other organization's: of the filters, and of relations that are no filter."""
     related = {}
+    for name in getattr(page, "searched_by", ()):
+        yield {name: both.named(name)}
     for entry in page.list_filter:
         name = entry[0] if isinstance(entry, tuple) else entry
         if not isinstance(name, str):
@@ -359,6 +361,8 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "new_secret",
             "messages_sent",
             "send_again",
+            "cancel",
+            "download",
         )
     },
     "explain of a subject": _explain,
@@ -526,7 +530,7 @@ def _list(both: Neighbours, address: Address) -> Iterator[Visit]:
 
 
 def _create(both: Neighbours, address: Address) -> Iterator[Visit]:
-    sample = next(one for one in SAMPLES if address.route.endswith(f"^{one.path}$"))
+    sample = next(one for one in [*SAMPLES, *ORDERS] if address.route.endswith(f"^{one.path}$"))
     body = sample.body(both.api) | _OF_AN_ADMIN.get(sample.path, lambda _: {})(both)
     yield from (Visit("POST", _base(address), said) for said in _bodies(both, address, body))
 
@@ -619,6 +623,8 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "test": (_one("POST"),),
     "renew": (_one("POST"),),
     "again": (_one("POST"),),
+    "cancel": (_one("POST"),),
+    "download": (_read_own,),
     "versions": (_read_own,),
     "decision": (_read_own,),
     "explanation": (_read_own,),

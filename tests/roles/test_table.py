@@ -103,4 +103,5 @@ def test_a_route_writes_for_whom_the_table_lets_write(cast: Cast, sample: Sample
 
 def _of_the_organization(cast: Cast, sample: Sample) -> dict[str, Any]:
     member = {"organization": str(cast.organization.id), "role": "developer"}
-    return sample.body(cast) | (member if sample.path == "users" else {})
+    shared = {"is_shared": True} if sample.path == "saved-searches" else {}
+    return sample.body(cast) | (member if sample.path == "users" else shared)

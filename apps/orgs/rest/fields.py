@@ -134,7 +134,8 @@ class ObjectSerializer(serializers.ModelSerializer[M]):
                 raise serializers.ValidationError({name: HIDES})
         if isinstance(self.instance, Model):
             for name in self.Meta.fixed:
-                if name in attrs and attrs.pop(name) != getattr(self.instance, self.fields[name].source or name):
+                column = self.fields[name].source or name
+                if column in attrs and attrs.pop(column) != getattr(self.instance, column):
                     raise serializers.ValidationError({name: "This cannot be changed; make a new one."})
         return attrs
 

@@ -1,39 +1,34 @@
 """How the API reads query parameters."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
-from django.utils.dateparse import parse_date, parse_datetime
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-MAX_TEXT_CHARACTERS = 512
+from apps.audit.values import as_choice, as_moment, as_text, as_usd, as_uuid, without_odd_characters
+
+__all__ = [
+    "PAGING",
+    "Filter",
+    "QueryFilters",
+    "as_choice",
+    "as_flag",
+    "as_moment",
+    "as_text",
+    "as_uuid",
+    "choice",
+    "query_values",
+    "read_value",
+]
+
 PAGING = frozenset({"limit", "cursor"})
-_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 T = TypeVar("T")
-
-
-def as_uuid(text: str) -> UUID:
-    """Read an id in its canonical form. Raises `ValueError`."""
-    if not _UUID.fullmatch(text):
-        raise ValueError("Must be an id (a UUID).")
-    return UUID(text)
-
-
-def as_text(text: str) -> str:
-    """Read a name or a label. Raises `ValueError`."""
-    if len(text) > MAX_TEXT_CHARACTERS or _NOT_TEXT.search(text):
-        raise ValueError("Must be a text of at most " + str(MAX_TEXT_CHARACTERS) + " characters.")
-    return text
 
 
 def as_flag(text: str) -> bool:
@@ -41,34 +36,6 @@ def as_flag(text: str) -> bool:
     if text not in {"true", "false"}:
         raise ValueError("Must be true or false.")
     return text == "true"
-
-
-def as_moment(text: str) -> datetime:
-    """Read a date and time, or a date (its start), in ISO 8601; UTC if it names no zone. Raises `ValueError`."""
-    # A plus sign that was not escaped arrives as a space.
-    text = re.sub(r" (?=\d\d:?\d\d$)", "+", text)
-    try:
-        moment = parse_datetime(text) or _midnight(parse_date(text))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError, TypeError):
-        raise ValueError("Must be a date or a date and time in ISO 8601, such as 2026-01-31T09:00:00Z.") from None
-
-
-def _midnight(day: date | None) -> datetime:
-    if day is None:
-        raise ValueError
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def as_choice(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of ``choices``."""
-
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError("Must be one of " + ", ".join(choices) + ".")
-        return text
-
-    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +53,7 @@ class Filter:
             as_uuid: {"type": "string", "format": "uuid"},
             as_moment: {"type": "string", "format": "date-time"},
             as_flag: {"type": "boolean"},
+            as_usd: {"type": "string", "format": "decimal"},
         }
         schema = formats.get(self.read, {"type": "string"})
         return schema | {"enum": list(self.choices)} if self.choices else schema
@@ -105,9 +73,9 @@ def query_values(request: Request, names: "frozenset[str] | set[str]", prefix: s
     values = {}
     for name, given in request.query_params.lists():
         if name not in names and not name.startswith(prefix):
-            raise ValidationError({_safe(name): "There is no such parameter here."})
+            raise ValidationError({without_odd_characters(name): "There is no such parameter here."})
         if len(given) > 1:
-            raise ValidationError({_safe(name): "Give it once."})
+            raise ValidationError({without_odd_characters(name): "Give it once."})
         if given[0]:
             values[name] = given[0]
     return values
@@ -118,11 +86,7 @@ def read_value(name: str, text: str, read: Callable[[str], T]) -> T:
     try:
         return read(text)
     except ValueError as error:
-        raise ValidationError({_safe(name): str(error)}) from error
-
-
-def _safe(name: str) -> str:
-    return _NOT_TEXT.sub("?", name)
+        raise ValidationError({without_odd_characters(name): str(error)}) from error
 
 
 class QueryFilters(BaseFilterBackend):

@@ -28,7 +28,7 @@ from apps.orgs.models import IdempotencyKey
 from apps.orgs.rest.errors import Conflict, KeyReused
 
 if TYPE_CHECKING:
-    from apps.orgs.rest.views import Collection
+    from apps.orgs.rest.views import Additions
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -45,14 +45,14 @@ F = TypeVar("F", bound=Callable[..., Response])
 
 
 def once(method: F) -> F:
-    """Have a POST method of a `Collection` do its work once for each ``Idempotency-Key`` of a caller.
+    """Have a POST method of a collection do its work once for each ``Idempotency-Key`` of a caller.
 
     Raises `ValidationError` for a key that is none, `KeyReused` for one of another request, `Conflict` while the first
     request with it is under way, and where its answer is not kept.
     """
 
     @wraps(method)
-    def answer(view: "Collection[Any]", request: Request, *args: Any, **kwargs: Any) -> Response:
+    def answer(view: "Additions[Any]", request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get(HEADER)
         if key is None:
             return method(view, request, *args, **kwargs)
@@ -130,7 +130,7 @@ def _keep(row: IdempotencyKey, response: Response, shown_once: frozenset[str]) -
     row.save(update_fields=["status", "answer", "etag", "object_id"])
 
 
-def _again(view: "Collection[Any]", row: IdempotencyKey, said: str) -> Response:
+def _again(view: "Additions[Any]", row: IdempotencyKey, said: str) -> Response:
     """Return the first answer, if this is the same request and the caller may still see what it was about."""
     pepper = settings.KEY_PEPPERS.get(row.pepper_id)
     if pepper is None or not hmac.compare_digest(keyed_digest(pepper, said), row.fingerprint):

@@ -136,8 +136,8 @@ class Listing(ListModelMixin, ApiView, GenericViewSet[M], Generic[M]):
         return found
 
 
-class Collection(Listing[M]):
-    """A collection whose objects the caller may make, change and delete as their role allows."""
+class Additions(Listing[M]):
+    """A collection whose objects the caller may make as their role allows."""
 
     names: ClassVar[Mapping[str, str]] = {}
     unique: ClassVar[str] = "name"
@@ -154,29 +154,6 @@ class Collection(Listing[M]):
             row, shown_once = self.add(serializer.validated_data)
             return self.answer(self.stored(row), 201, **shown_once)
 
-    def update(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
-        """Replace an object's fields."""
-        return self.change(request, id, partial=False)
-
-    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
-        """Change some of an object's fields."""
-        return self.change(request, id, partial=True)
-
-    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
-        """Delete an object and what belongs to it."""
-        with transaction.atomic():
-            self.remove(self.row_for(Action.DELETE, id))
-        return Response(status=204)
-
-    def change(self, request: Request, id_text: str, *, partial: bool) -> Response:
-        """Change an object and answer with what it is now."""
-        with transaction.atomic():
-            row = self.row_for(Action.CHANGE, id_text)
-            serializer = self.get_serializer(row, data=json_object(request), partial=partial)
-            serializer.is_valid(raise_exception=True)
-            self.apply(row, serializer.validated_data)
-            return self.answer(self.stored(row))
-
     def stored(self, row: M) -> M:
         """Return a row as the database now has it: triggers and the database's types have had their say."""
         return cast("M", QuerySet(self.model).get(pk=row.pk))
@@ -189,22 +166,6 @@ class Collection(Listing[M]):
         self.allow_in(Action.ADD, organization_of(row))
         self.save(row, before=None)
         return row, {}
-
-    def apply(self, row: M, values: dict[str, Any]) -> None:
-        """Store the changed object with its record."""
-        before = state_of(row)
-        for name, value in values.items():
-            setattr(row, name, value)
-        self.save(row, before=before)
-
-    def remove(self, row: M, reason: str = "") -> None:
-        """Delete the object with its record, which counts what went with it."""
-        before, organization_id, pk = state_of(row), organization_of(row), row.pk
-        _, counts = row.delete()
-        row.pk = pk
-        others = [f"{number} {label}" for label, number in sorted(counts.items()) if label != row._meta.label]
-        reason = " ".join(filter(None, [reason, f"With it: {', '.join(others)}." if others else ""]))
-        record_change(self.actor, "delete", row, organization_id=organization_id, before=before, reason=reason)
 
     # --- The parts that these are made of
 
@@ -251,6 +212,51 @@ class Collection(Listing[M]):
             raise PermissionDenied("Only a superadmin may do this for the whole platform.")
         if not may(self.caller, action, self.label, organization_id):
             raise PermissionDenied("Your role does not allow this.")
+
+
+class Collection(Additions[M]):
+    """A collection whose objects the caller may make, change and delete as their role allows."""
+
+    def update(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Replace an object's fields."""
+        return self.change(request, id, partial=False)
+
+    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Change some of an object's fields."""
+        return self.change(request, id, partial=True)
+
+    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Delete an object and what belongs to it."""
+        with transaction.atomic():
+            self.remove(self.row_for(Action.DELETE, id))
+        return Response(status=204)
+
+    def change(self, request: Request, id_text: str, *, partial: bool) -> Response:
+        """Change an object and answer with what it is now."""
+        with transaction.atomic():
+            row = self.row_for(Action.CHANGE, id_text)
+            serializer = self.get_serializer(row, data=json_object(request), partial=partial)
+            serializer.is_valid(raise_exception=True)
+            self.apply(row, serializer.validated_data)
+            return self.answer(self.stored(row))
+
+    # --- What a collection may say differently
+
+    def apply(self, row: M, values: dict[str, Any]) -> None:
+        """Store the changed object with its record."""
+        before = state_of(row)
+        for name, value in values.items():
+            setattr(row, name, value)
+        self.save(row, before=before)
+
+    def remove(self, row: M, reason: str = "") -> None:
+        """Delete the object with its record, which counts what went with it."""
+        before, organization_id, pk = state_of(row), organization_of(row), row.pk
+        _, counts = row.delete()
+        row.pk = pk
+        others = [f"{number} {label}" for label, number in sorted(counts.items()) if label != row._meta.label]
+        reason = " ".join(filter(None, [reason, f"With it: {', '.join(others)}." if others else ""]))
+        record_change(self.actor, "delete", row, organization_id=organization_id, before=before, reason=reason)
 
 
 def organization_of(row: models.Model) -> UUID | None:
