@@ -201,11 +201,15 @@ def slices_of_chunk(dimension: str) -> str:
 
 def by_status(missing: str) -> list[str]:
     """Return the sums of rows that have a status, those of `TAG_SUMS` and `COLUMNS`; ``missing``: no latencies."""
-    sums = [f"COALESCE(SUM({name}), 0)" for name in SUMS]
-    sums.append("COALESCE(SUM(CASE WHEN status = 'blocked' THEN requests ELSE 0 END), 0)")
-    sums.append("COALESCE(SUM(CASE WHEN status IN ('error', 'interrupted') THEN requests ELSE 0 END), 0)")
-    sums += [f"COALESCE(SUM(CASE WHEN status = 'success' THEN {name} END), {missing})" for name in COLUMNS]
-    return sums
+    sums = [summed(name) for name in SUMS]
+    sums.append(summed("CASE WHEN status = 'blocked' THEN requests END"))
+    sums.append(summed("CASE WHEN status IN ('error', 'interrupted') THEN requests END"))
+    return sums + [summed(f"CASE WHEN status = 'success' THEN {name} END", missing) for name in COLUMNS]
+
+
+def summed(expression: str, missing: str = "0") -> str:
+    """Return a sum as a whole number: PostgreSQL's of whole numbers is a numeric, which is dear to add up again."""
+    return f"COALESCE(CAST(SUM({expression}) AS bigint), {missing})"
 
 
 def _added(table: str) -> str:

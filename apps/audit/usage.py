@@ -109,7 +109,7 @@ def breakdown(
     """
     with snapshot():
         rest, days = _parts(scope, period, None)
-        own, parameters = _of_slices(days, ("organization_id", *groupings), scope)
+        own, parameters = _of_slices(days, ("organization_id", *groupings), scope, _BY_KEY)
         grouped = [own] if days else []
         grouped += [_grouped(name) for name in sorted({"organization_id", *groupings})]
         found = _rows(
@@ -134,10 +134,10 @@ def timeline(scope: Scope, period: Period, unit: timedelta) -> dict[datetime, Su
     """Return the sums of each day or hour (UTC), by its start, in which there were requests."""
     with snapshot():
         rest, days = _parts(scope, period, unit)
-        own, parameters = _of_slices(days, ("organization_id",), scope)
+        own, parameters = _of_slices(days, ("organization_id",), scope, _BY_DAY)
         statement = f"SELECT bucket, {_final()} FROM ({rest.statement}) d GROUP BY bucket"
         if days:
-            statement = f"SELECT day AS bucket, {_summed()} FROM ({own}) s GROUP BY day UNION ALL {statement}"
+            statement = f"{own} UNION ALL {statement}"
         found = _rows(statement, [*parameters, *rest.parameters])
     buckets: dict[datetime, Sums] = {}
     for bucket, *sums in found:
@@ -206,16 +206,30 @@ def _parts(scope: Scope, period: Period, bucket: timedelta | None) -> tuple[_Row
     return _union(parts), days
 
 
-def _of_slices(days: tuple[date, date] | None, dimensions: Sequence[str], scope: Scope) -> tuple[str, list[Any]]:
-    """Return groups of whole days: by dimension and key, and by day for the one dimension that has every request."""
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What slices are grouped by, and what is said of a group."""
+
+    taken: str
+    by: str
+
+
+_BY_KEY = _Cut("u.dimension, u.key, MAX(u.name) AS name", "u.dimension, u.key")
+_BY_DAY = _Cut("u.day AS bucket", "u.day")
+
+
+def _of_slices(
+    days: tuple[date, date] | None, dimensions: Sequence[str], scope: Scope, cut: _Cut
+) -> tuple[str, list[Any]]:
+    """Return the groups of whole days."""
     if days is None:
         return "", []
     own, parameters = _of_organizations("u", scope)
     wanted = sorted(set(dimensions))
-    columns = ", ".join(f"u.{name}" for name in (*TAG_SUMS, *COLUMNS))
+    sums = ", ".join(f"{rollup_sql.summed(f'u.{name}')} AS {name}" for name in (*TAG_SUMS, *COLUMNS))
     statement = (
-        f"SELECT u.dimension, u.key, u.name, u.day, {columns} FROM audit_usageslice u WHERE u.day >= %s AND u.day < %s"
-        f" AND u.dimension IN ({', '.join(['%s'] * len(wanted))}){own}"
+        f"SELECT {cut.taken}, {sums} FROM audit_usageslice u WHERE u.day >= %s AND u.day < %s"
+        f" AND u.dimension IN ({', '.join(['%s'] * len(wanted))}){own} GROUP BY {cut.by}"
     )
     return statement, [*days, *wanted, *parameters]
 
@@ -245,7 +259,7 @@ def _uncounted(a: datetime, b: datetime) -> list[_Rows]:
 
 def _of_rollups(scope: Scope, unit: str, a: datetime, b: datetime, bucket: timedelta | None) -> _Rows:
     table, start, end = f"audit_usage{unit}", *((a, b) if unit == "hour" else (a.date(), b.date()))
-    summed = ", ".join(f"SUM(u.{column}) AS {column}" for column in (*SUMS, *COLUMNS))
+    summed = ", ".join(f"CAST(SUM(u.{column}) AS bigint) AS {column}" for column in (*SUMS, *COLUMNS))
     at = f", u.{unit} AS unit_" if bucket else ""
     by = f", u.{unit}" if bucket else ""
     own, parameters = _of_organizations("u", scope)
@@ -339,17 +353,17 @@ def _final() -> str:
 
 
 def _summed() -> str:
-    return ", ".join(f"COALESCE(SUM({name}), 0)" for name in (*TAG_SUMS, *COLUMNS))
+    return ", ".join(f"SUM({name}) AS {name}" for name in (*TAG_SUMS, *COLUMNS))
 
 
 def _grouped(name: str) -> str:
-    """Return the groups of what is not in slices; ``day`` is there to be like those."""
+    """Return the groups of what is not in slices."""
     if name not in DIMENSIONS:
         raise ValueError(name)
     named = {**NAMED, "policy_id": "policy_name"}.get(name)
     return (
         f"SELECT '{name}' AS dimension, COALESCE(CAST({name} AS text), '') AS key,"
-        f" {f'MAX({named})' if named else chr(39) * 2} AS name, NULL AS day, {_final()}"
+        f" {f'MAX({named})' if named else chr(39) * 2} AS name, {_final()}"
         f" FROM d WHERE {rollup_sql.ONLY.get(name, '1 = 1')} GROUP BY {name}"
     )
 

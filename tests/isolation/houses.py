@@ -25,6 +25,9 @@ def neighbours() -> tuple[Cast, Neighbours]:
     cast = gather()
     for house in (cast.home, cast.foreign):
         furnish(house)
+    roll_usage()
+    for house in (cast.home, cast.foreign):
+        record_late(house)
     taken = uuid4().hex
     take_names(cast.foreign, taken)
     own, theirs = ({}, {})  # type: ignore[var-annotated]
@@ -49,11 +52,14 @@ def furnish(house: House) -> None:
     )
     Reservation.objects.create(request_id=uuid4(), budget=budget, amount_nano_usd=0)
     UsageTag.objects.create(organization=house.organization, key="ticket")
-    for hours in (2, 1):  # the first is summed up, the second waits for it
-        roll_usage()
-        at = now - timedelta(hours=hours)
-        late = UUID(int=first_id_at(at).int | (uuid4().int & ((1 << 80) - 1)))
-        make_record(house.organization, house.application, house.marker, id=late, timestamp=at)
+    record_late(house)
+
+
+def record_late(house: House) -> None:
+    """Add a record of an hour ago, which waits to be summed up."""
+    at = timezone.now() - timedelta(hours=1)
+    late = UUID(int=first_id_at(at).int | (uuid4().int & ((1 << 80) - 1)))
+    make_record(house.organization, house.application, house.marker, id=late, timestamp=at)
 
 
 def take_names(house: House, taken: str) -> None:
