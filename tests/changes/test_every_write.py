@@ -55,6 +55,7 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
         made = cast.superadmin.made(url, body)
         url += f"/{made['id']}" + address.route.partition("[^/.]+)")[2].rstrip("$")
         body = body | sample.change if method != "patch" else sample.change
+        _prepare(cast, action, url.rpartition("/")[0])
     before = records(cast.superadmin.user)
     answer = cast.superadmin.call(method.upper(), url, None if method == "delete" else _said(action, body))
     assert answer.status_code in (200, 201, 204), answer.content
@@ -62,7 +63,28 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
 
 
 def _said(action: str, body: dict[str, Any]) -> dict[str, Any]:
-    return {} if action in ("revoke", "replace") else body
+    if action == "keep_draft":
+        return {"mode": "shadow"}
+    return {"rollback": {"version": 1}}.get(action, {} if action in ("revoke", "replace", "publish") else body)
+
+
+def _prepare(cast: Cast, action: str, url: str) -> None:
+    """Do what an action needs to have been done before."""
+    if action in ("publish", "discard_draft"):
+        assert cast.superadmin.call("PUT", f"{url}/draft", {"mode": "off"}).status_code == 200
+    if action == "rollback":
+        assert cast.superadmin.patch(url, {"mode": "off"}).status_code == 200
+
+
+def _publish(client: Any, row: Any, url: str) -> Any:
+    assert filled(client, address(row, "change", row.pk), limit_usd="9", _draft="1").status_code == 302
+    return client.post(url, {"publish": "1", "as_opened": client.get(url).context["stamp"]})
+
+
+def _restore(client: Any, row: Any, url: str) -> Any:
+    assert filled(client, address(row, "change", row.pk), limit_usd="9").status_code == 302
+    url += "?version=1"
+    return client.post(url, {"publish": "1", "as_opened": client.get(url).context["stamp"]})
 
 
 DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -72,6 +94,8 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "activate": lambda client, _, url: client.post(url, {"reason": "x"}),
     "revoke_key": lambda client, _, url: client.post(url, {"reason": "x"}),
     "rotate_key": lambda client, _, url: client.post(url, {"grace": "0"}),
+    "draft": _publish,
+    "restore": _restore,
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
 

@@ -318,6 +318,16 @@ def _explain(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
         yield Visit("GET", f"{own}?{there}")
 
 
+def _describe(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
+    """The sentence of a form, with what is the other organization's in each of its choices."""
+    url = f"{reverse('admin:policies_policy_describe')}?kind=rate_limit"
+    said = {"requests": "5", "per": "minute", "mode": "enforce"}
+    labels = {"application": "orgs.application", "user": "orgs.user", "api_key": "orgs.apikey"}
+    for name, label in {**labels, "organization": "orgs.organization"}.items():
+        yield Visit("POST", url, {**said, "applies_to": _LEVELS[name], name: both.foreign_pk(label)})
+    yield Visit("POST", url, said)
+
+
 PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
     "changelist": _changelist,
     "add": _add,
@@ -336,8 +346,11 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "explain",
             "set_password",
             "changes",
+            "draft",
+            "restore",
         )
     },
+    "describe": _describe,
     "explain of a subject": _explain,
 }
 """What is tried at each page of a model, by the end of its name."""
@@ -349,6 +362,7 @@ ADMIN_PAGES_THAT_WRITE = (
     - {
         "explain",
         "explain of a subject",
+        "describe",
     }
 )
 """The pages of a row on which something is done to it."""
@@ -544,6 +558,9 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "replace": (_one("POST"),),
     "revoke": (_one("POST"),),
     "versions": (_read_own,),
+    "discard_draft+draft+keep_draft": (_read_own, _one("PUT"), _one("DELETE")),
+    "publish": (_one("POST"),),
+    "rollback": (_one("POST"),),
     "decision": (_read_own,),
     "explanation": (_read_own,),
     "PolicyEvaluation": (_evaluate,),
