@@ -290,11 +290,12 @@ def load_configuration(organization_id: UUID, versions: Versions) -> Configurati
     mine = Q(organization_id=organization_id) | Q(organization__isnull=True)
     targets = [_target(route) for route in _routes(mine)]
     is_whole = all(whole for _, whole in targets)
+    policies = PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value).defer("draft")
     return Configuration(
         organization_id=organization_id,
         versions=versions,
         suspended=organization.state != Organization.State.ACTIVE,
-        policies=PolicyIndex(row.read() for row in PolicyRow.objects.filter(mine).exclude(mode=Mode.OFF.value)),
+        policies=PolicyIndex(row.read() for row in policies),
         targets=tuple(target for target, _ in targets),
         prices=PriceBook(Price.objects.all()),
         use_until=math.inf if is_whole else time.monotonic() + RETRY_SECONDS,

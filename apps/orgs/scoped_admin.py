@@ -416,18 +416,26 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         for row in formset.new_objects:
             self.store(request, row, Action.ADD)
 
-    def store(self, request: HttpRequest, row: models.Model, action: Action, *, hidden: tuple[str, ...] = ()) -> None:
+    def store(
+        self,
+        request: HttpRequest,
+        row: models.Model,
+        action: Action,
+        *,
+        hidden: tuple[str, ...] = (),
+        reason: str = "",
+    ) -> None:
         """Save a row and its record; a row that is as it was stays alone.
 
-        ``hidden`` are the columns of secrets that were set anew. Raises `PermissionDenied` for a row that is or would
-        be out of reach.
+        ``hidden`` are the columns of secrets that were set anew, ``reason`` is why the person says they do it.
+        Raises `PermissionDenied` for a row that is or would be out of reach.
         """
         stored: models.QuerySet[models.Model] = models.QuerySet(type(row)).filter(pk=row.pk)
         before = stored.first() if action is Action.CHANGE else None
         self.refuse_out_of_reach(request, row, before, action)
         if before is not None and state_of(before) == state_of(row) and not hidden:
             return
-        reason = self.consequence(before, row) if before else ""
+        reason = " ".join(filter(None, [reason, self.consequence(before, row) if before else ""]))
         row.save()
         after = state_of(row) | (dict.fromkeys(hidden, "(set anew)") if before else {})
         self.record(

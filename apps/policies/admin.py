@@ -1,7 +1,9 @@
 """The admin pages of policies and their versions, prices, budgets and the ledger."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
@@ -15,6 +17,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from apps.audit.admin import DayFilter, OrganizationFilter
+from apps.audit.changes import stamp_of
 from apps.audit.money import usd_from_nano
 from apps.gateway.explanation import effective_policies, explain
 from apps.gateway.models import ModelRoute
@@ -24,13 +27,23 @@ from apps.gateway.served import unserved
 from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject
 from apps.orgs.models import ApiKey, Organization
 from apps.orgs.roles import Action
-from apps.orgs.scoped_admin import ScopedAdmin, badge, user_of
+from apps.orgs.scoped_admin import STALE, STAMP, ScopedAdmin, actor_of, badge, user_of
 from apps.orgs.scoping import may, visible
-from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, PriceForm, RequestForm
+from apps.policies.admin_forms import FORMS, SCOPES, VALIDITY, DifferenceForm, PolicyForm, PriceForm, RequestForm
 from apps.policies.budgets import spent_now
-from apps.policies.describe import describe_stored
+from apps.policies.describe import describe_in_full, describe_stored
+from apps.policies.drafts import (
+    NoChange,
+    NoDraft,
+    difference,
+    discard_draft,
+    draft_of,
+    keep_draft,
+    publish_draft,
+    roll_back,
+)
 from apps.policies.engine.kinds import Kind
-from apps.policies.engine.policy import Broken, Level
+from apps.policies.engine.policy import Broken, Level, Mode
 from apps.policies.models import Budget, BudgetAlert, LedgerEntry, Policy, PolicyVersion, Price
 from apps.policies.template_forms import TemplatesForm
 
@@ -55,14 +68,13 @@ class PolicyAdmin(ScopedAdmin):
     when_empty = (
         "Without a policy that allows a model, every request is refused. Templates in plain words make a first set."
     )
-
-    list_display = ["name", "kind", "scope", "current_mode", "summary", "version"]
+    list_display = ["name", "kind", "scope", "current_mode", "summary", "version", "waiting"]
     list_filter = ["organization", "kind", "mode"]
     list_select_related = ["organization", "application", "user", "api_key"]
     search_fields = ["name", "application__name", "user__username"]
     autocomplete_fields = ["organization", "application", "user", "api_key"]
     readonly_fields = ["kind", "scope", "summary", "version", "updated_at", "stored_config"]
-    change_form_before_template = "control_plane/policy_broken.html"
+    change_form_before_template = "control_plane/policy_form_top.html"
     change_form_after_template = "control_plane/policy_versions.html"
     # The page of an existing policy has no choice of scope.
     conditional_fields = {
@@ -71,6 +83,9 @@ class PolicyAdmin(ScopedAdmin):
         "user": "typeof applies_to === 'undefined' || applies_to == 'user'",
         "api_key": "typeof applies_to === 'undefined' || applies_to == 'key'",
     }
+
+    class Media:
+        js = ("control_plane/policy_sentence.js",)
 
     # --- The form of its kind
 
@@ -89,6 +104,7 @@ class PolicyAdmin(ScopedAdmin):
             return [(None, {"fields": fields})]
         rule = ("What it rules", {"fields": list(FORMS[kind].CONFIG_FIELDS), "description": _explained(kind)})
         terms = [("How", {"fields": ["mode"]}), ("For what and when", {"fields": ["models", *VALIDITY]})]
+        terms.append(("For the record", {"fields": ["reason"]}))
         if obj is None:
             return [(kind.label, {"fields": ["name", *SCOPE_FIELDS]}), rule, *terms]
         about = ["name", "summary", "scope", "version", "updated_at"]
@@ -110,6 +126,8 @@ class PolicyAdmin(ScopedAdmin):
         if kind is None and self.has_add_permission(request):
             return self._choose_kind(request)
         context = {"title": f"New policy: {kind.label.lower()}" if kind else "", **(extra_context or {})}
+        if kind is not None:
+            context |= {"describe_address": _describing(kind), "may_draft": True}
         return super().add_view(request, form_url, context)
 
     def _choose_kind(self, request: HttpRequest) -> HttpResponse:
@@ -187,7 +205,7 @@ class PolicyAdmin(ScopedAdmin):
     ) -> HttpResponse:
         """Show the policy with its published versions."""
         policy = self.get_object(request, object_id)
-        context = self._published(request, policy) if policy else {}
+        context = {**self._published(request, policy), **self._drafted(request, policy)} if policy else {}
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def _published(self, request: HttpRequest, policy: Policy) -> dict[str, Any]:
@@ -197,17 +215,188 @@ class PolicyAdmin(ScopedAdmin):
             "versions": [(version, describe_stored(version)) for version in versions],
             "broken": isinstance(policy.read().rule, Broken),
             "warnings": unserved(policy),
+            "effective": _effective(policy),
         }
+
+    # --- The sentence while a form is filled in
+
+    def describe_view(self, request: HttpRequest) -> HttpResponse:
+        """Say, as JSON, what the policy will do that a form speaks of, and what is wrong in which field of it.
+
+        Nothing is stored. A form may be filled in by halves: there is no sentence then.
+        """
+        kind = _kind(request.GET.get("kind", ""))
+        if request.method != "POST" or kind is None or not self.allowed(request, Action.CHANGE):
+            raise PermissionDenied
+        form: PolicyForm = self.get_form(request, None)(request.POST)
+        form.is_valid()
+        described = form.described()
+        said = describe_in_full(described) if described else ""
+        return JsonResponse({"sentence": said, "errors": form.live_errors(), "fields": form.live_fields()})
+
+    # --- Drafts
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a policy; on the page that edits its draft, as the draft says it."""
+        policy = super().get_object(request, object_id, from_field)
+        if isinstance(policy, Policy) and _edits_draft(request):
+            draft = draft_of(policy)
+            return draft.policy if draft else policy
+        return policy
+
+    def _drafted(self, request: HttpRequest, policy: Policy) -> dict[str, Any]:
+        """Return what the policy's page shows of its draft, and of what the form says."""
+        draft, may_change = draft_of(policy), self.has_change_permission(request, policy)
+        in_force = Policy.objects.get(pk=policy.pk)
+        shown = (
+            {"by": draft.by, "says": describe_in_full(draft.policy), "link": _page("draft", policy)} if draft else None
+        )
+        return {
+            "draft": shown,
+            "editing_draft": bool(draft) and _edits_draft(request),
+            "in_force": describe_in_full(in_force),
+            "may_draft": may_change and not draft,
+            "may_restore": may_change,
+            "sentence": describe_in_full(policy),
+            "describe_address": _describing(Kind(policy.kind)) if may_change else "",
+        }
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Publish what the form says, or keep it as a draft. A new policy that is a draft begins as one that is off."""
+        reason, drafts = form.cleaned_data.get("reason", ""), _keeps_draft(request)
+        if not drafts:
+            self.store(request, obj, Action.CHANGE if change else Action.ADD, reason=reason)
+            return
+        wanted = Policy(kind=obj.kind, **{name: getattr(obj, name) for name in _DRAFTED})
+        if change:
+            policy = Policy.objects.get(pk=obj.pk)
+            self.refuse_out_of_reach(request, policy, policy, Action.CHANGE)
+        else:
+            policy, obj.mode = obj, Mode.OFF.value
+            self.store(request, obj, Action.ADD, reason=reason)
+        keep_draft(policy, wanted, actor_of(request), reason)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> HttpResponse:
+        """Go to the draft, if the new policy is one."""
+        return self._to_draft(request, obj) if _keeps_draft(request) else super().response_add(request, obj)
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        """Go to the draft, if it was one that was saved."""
+        return self._to_draft(request, obj) if _keeps_draft(request) else super().response_change(request, obj)
+
+    def _to_draft(self, request: HttpRequest, policy: Policy) -> HttpResponse:
+        messages.success(request, "The draft is saved. It applies to nobody until it is published.")
+        return HttpResponseRedirect(_page("draft", policy))
+
+    def draft_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
+        """Show what would change if the draft were published; publish or discard it."""
+        with transaction.atomic():
+            writes = request.method == "POST"
+            policy = self.row_for(request, str(object_id), Action.CHANGE if writes else Action.VIEW)
+            draft = draft_of(policy)
+            if draft is None:
+                messages.info(request, "This policy has no draft.")
+                return self.back_to(policy)
+            form = DifferenceForm(request.POST or None)
+            if writes and self._is_as_shown(request, policy, form):
+                act = discard_draft if "discard" in request.POST else publish_draft
+                if self._done(form, lambda: act(policy, actor_of(request), form.cleaned_data["reason"])):
+                    done = "discarded" if act is discard_draft else f"published as version {policy.version}"
+                    messages.success(request, f"The draft is {done}.")
+                    return self.back_to(policy)
+            behind = (
+                f"Version {policy.version} was published since: the draft was begun on version {draft.base_version}."
+            )
+            return self._difference(
+                request,
+                Policy.objects.get(pk=policy.pk),
+                draft.policy,
+                title=f"Draft of {policy.name}",
+                after_title="The draft",
+                about=f"Saved by {draft.by}. It applies to nobody until it is published; then at once.",
+                warnings=[behind] if draft.is_behind else [],
+                button="Publish the draft",
+                edit_link=f"{self.row_url(policy)}?draft=1",
+                form=form,
+            )
+
+    def restore_view(self, request: HttpRequest, object_id: UUID) -> HttpResponse:
+        """Show what would change if an older version were published again; publish it."""
+        with transaction.atomic():
+            writes = request.method == "POST"
+            policy = self.row_for(request, str(object_id), Action.CHANGE if writes else Action.VIEW)
+            number = request.GET.get("version", "")
+            versions = visible(PolicyVersion.objects.filter(policy_id=policy.pk), user_of(request))
+            version = versions.filter(version=number).first() if _is_version(number) else None
+            if version is None:
+                messages.info(request, "There is no such version.")
+                return self.back_to(policy)
+            form = DifferenceForm(request.POST or None)
+            if writes and self._is_as_shown(request, policy, form):
+                reason = form.cleaned_data["reason"]
+                if self._done(form, lambda: roll_back(policy, version, actor_of(request), reason)):
+                    messages.success(
+                        request, f"Version {version.version} is in force again, as version {policy.version}."
+                    )
+                    return self.back_to(policy)
+            return self._difference(
+                request,
+                Policy.objects.get(pk=policy.pk),
+                version,
+                title=f"Restore version {version.version} of {policy.name}",
+                after_title=f"Version {version.version}, published {version.published_at:%Y-%m-%d %H:%M} UTC",
+                about="It is published once more, as a new version. All versions stay as they are.",
+                warnings=[],
+                button=f"Restore version {version.version}",
+                edit_link="",
+                form=form,
+            )
+
+    def _is_as_shown(self, request: HttpRequest, policy: Policy, form: DifferenceForm) -> bool:
+        """Whether the policy is still what the page showed; a form of another state is refused once, with an error."""
+        if form.is_valid() and request.POST.get(STAMP) != stamp_of(policy):
+            form.add_error(None, STALE)
+        return form.is_valid()
+
+    def _done(self, form: DifferenceForm, work: Callable[[], None]) -> bool:
+        """Do the work; whether it could be done. What speaks against it becomes an error of the form."""
+        try:
+            work()
+        except ValidationError as error:
+            form.add_error(None, error.messages)
+        except NoDraft:
+            form.add_error(None, "There is no draft any more.")
+        except NoChange as error:
+            form.add_error(None, str(error))
+        return form.is_valid()
+
+    def _difference(
+        self, request: HttpRequest, policy: Policy, after: Policy | PolicyVersion, **context: Any
+    ) -> HttpResponse:
+        if not self.has_change_permission(request, policy):
+            context |= {"form": None}
+        title = context.pop("title")
+        return self.page(
+            request,
+            "control_plane/policy_difference.html",
+            title,
+            policy,
+            difference=difference(policy, after),
+            stamp=stamp_of(policy),
+            **context,
+        )
 
     # --- What the policies say of a request
 
     def get_urls(self) -> Any:
-        """Return the addresses, the page that explains among them."""
-        view = self.admin_site.admin_view(self.explain_view)
-        templates = self.admin_site.admin_view(self.templates_view)
+        """Return the addresses, those of drafts, of the sentence, of templates and of the page that explains among them."""
+        view = self.admin_site.admin_view
         return [
-            path("explain/<str:subject>/<uuid:subject_id>/", view, name="policies_policy_explain"),
-            path("templates/<uuid:organization_id>/", templates, name="policies_policy_templates"),
+            path("explain/<str:subject>/<uuid:subject_id>/", view(self.explain_view), name="policies_policy_explain"),
+            path("templates/<uuid:organization_id>/", view(self.templates_view), name="policies_policy_templates"),
+            path("describe/", view(self.describe_view), name="policies_policy_describe"),
+            path("<uuid:object_id>/draft/", view(self.draft_view), name="policies_policy_draft"),
+            path("<uuid:object_id>/restore/", view(self.restore_view), name="policies_policy_restore"),
             *super().get_urls(),
         ]
 
@@ -232,6 +421,11 @@ class PolicyAdmin(ScopedAdmin):
         return TemplateResponse(request, "control_plane/explain.html", context)
 
     # --- Columns
+
+    @admin.display(description="Draft")
+    def waiting(self, policy: Policy) -> str:
+        """Return whether a draft waits to be published."""
+        return "waits" if draft_of(policy) else ""
 
     @admin.display(description="Applies to")
     def scope(self, policy: Policy) -> str:
@@ -498,6 +692,42 @@ def as_id(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
+
+
+_DRAFTED = ("name", "mode", "config", "models", *VALIDITY)
+
+
+def _edits_draft(request: HttpRequest) -> bool:
+    is_the_form = request.resolver_match is not None and request.resolver_match.url_name == "policies_policy_change"
+    return is_the_form and request.GET.get("draft") == "1"
+
+
+def _is_version(number: str) -> bool:
+    return number.isascii() and number.isdecimal() and len(number) < 10
+
+
+def _keeps_draft(request: HttpRequest) -> bool:
+    return "_draft" in request.POST or _edits_draft(request)
+
+
+def _page(page: str, policy: Policy) -> str:
+    return reverse(f"admin:policies_policy_{page}", args=[policy.pk])
+
+
+def _effective(policy: Policy) -> dict[str, str]:
+    """Return the address of all policies that hold for what a policy stands on, where that is one thing that calls."""
+    subjects = {"key": policy.api_key, "user": policy.user, "application": policy.application}
+    kind = next((kind for kind, row in subjects.items() if row is not None), None)
+    if kind is None:
+        return {}
+    row: Any = subjects[kind]
+    page = reverse("admin:policies_policy_explain", args=[kind, row.pk])
+    where = urlencode({"organization": policy.organization_id})
+    return {"link": f"{page}?{where}", "of": f"API key {row.name}" if kind == "key" else f"{kind} {row}"}
+
+
+def _describing(kind: Kind) -> str:
+    return f"{reverse('admin:policies_policy_describe')}?{urlencode({'kind': kind.value})}"
 
 
 def _subject_name(key: ApiKey, subject: str) -> str:

@@ -72,6 +72,13 @@ class PolicyForm(ScopedForm):
         widget=Textarea(attrs={"rows": 2}),
         help_text="One pattern a line; * stands for any text. Empty: for every model.",
     )
+    reason = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=500,
+        widget=Textarea(attrs={"rows": 2}),
+        help_text="Kept in the change record, for whoever asks later.",
+    )
 
     class Meta:
         model = Policy
@@ -155,6 +162,34 @@ class PolicyForm(ScopedForm):
         else:
             self.instance.config = config
 
+    def described(self) -> Policy | None:
+        """Return the policy that a checked form speaks of, stored or not; ``None`` while its rule is not complete."""
+        parts = (*self.CONFIG_FIELDS, "mode", "models", *VALIDITY)
+        if self.instance.config is None or any(name in self.errors for name in parts):
+            return None
+        said = {name: self.cleaned_data.get(name) for name in ("mode", "models", *VALIDITY)}
+        return Policy(kind=self.KIND.value, config=self.instance.config, **said)
+
+    def live_errors(self) -> dict[str, str]:
+        """Return the first error of each field that a policy's sentence is made of."""
+        return {name: str(self.errors[name][0]) for name in self.live_fields() if name in self.errors}
+
+    def live_fields(self) -> tuple[str, ...]:
+        """Return the fields that a policy's sentence is made of."""
+        return (*self.CONFIG_FIELDS, "models")
+
+
+class DifferenceForm(forms.Form):
+    """Why a version is published, for the record."""
+
+    reason = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=500,
+        widget=Textarea(attrs={"rows": 2}),
+        help_text="Kept in the change record, for whoever asks later.",
+    )
+
 
 class ModelRestrictionForm(PolicyForm):
     """Which models may be asked for."""
@@ -191,18 +226,24 @@ class RateLimitForm(PolicyForm):
     KIND = Kind.RATE_LIMIT
     CONFIG_FIELDS = ("requests", "tokens", "per", "concurrent")
 
-    requests = forms.IntegerField(required=False, widget=NumberInput(), help_text="Leave empty for any number.")
+    requests = forms.IntegerField(
+        label="Most requests", required=False, widget=NumberInput(), help_text="Leave empty for any number."
+    )
     tokens = forms.IntegerField(
-        required=False, widget=NumberInput(), help_text="Of input and output together. Leave empty for any number."
+        label="Most tokens",
+        required=False,
+        widget=NumberInput(),
+        help_text="Of input and output together. Leave empty for any number.",
     )
     per = forms.ChoiceField(
+        label="In",
         choices=[("", "Choose"), *((window, f"a {window}") for window in WINDOW_SECONDS)],
         required=False,
         widget=Select(),
         help_text="In any such span of time, not by the clock.",
     )
     concurrent = forms.IntegerField(
-        label="At the same time",
+        label="Most requests at the same time",
         required=False,
         widget=NumberInput(),
         help_text="Requests under way at once. Leave empty for any number.",
@@ -224,7 +265,7 @@ class CostCapForm(PolicyForm):
     CONFIG_FIELDS = ("limit_usd", "per", "span_hours", "hard", "fit", "alert_at")
 
     limit_usd = forms.DecimalField(
-        label="Limit in USD",
+        label="Limit, in USD",
         min_value=0,
         max_value=MAX_LIMIT_USD,
         decimal_places=9,
@@ -232,6 +273,7 @@ class CostCapForm(PolicyForm):
         widget=TextInput(attrs={"inputmode": "decimal"}),
     )
     per = forms.ChoiceField(
+        label="In",
         choices=[
             (Per.DAY.value, "a day (UTC)"),
             (Per.WEEK.value, "a week, from Monday (UTC)"),
@@ -243,7 +285,7 @@ class CostCapForm(PolicyForm):
         widget=Select(),
     )
     span_hours = forms.IntegerField(
-        label="Hours of a rolling span",
+        label="Length of a rolling span, in hours",
         required=False,
         widget=NumberInput(),
         help_text="For a rolling span alone. What was spent leaves it after up to a sixtieth more.",
@@ -267,7 +309,7 @@ class CostCapForm(PolicyForm):
 
     alert_at = forms.RegexField(
         r"^\s*(\d{1,4}\s*(,\s*\d{1,4}\s*)*)?$",
-        label="Record when these percents are spent",
+        label="Record when so much is spent, in percent",
         required=False,
         widget=TextInput(attrs={"placeholder": "50, 80, 100"}),
         help_text="Each is told once in a window, to the alert destinations that want it.",

@@ -1,11 +1,14 @@
 """The JSON API of the policies, their versions, and prices."""
 
+from copy import copy
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
+from django.db import transaction
 from django.db.models import QuerySet
+from django.http import Http404
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -16,17 +19,35 @@ from rest_framework.response import Response
 from apps.audit.money import nano_from_usd, usd_from_nano
 from apps.gateway.served import unserved
 from apps.orgs.models import ApiKey, Application, Organization, User
-from apps.orgs.rest.fields import ObjectSerializer, Reference, Text
+from apps.orgs.rest.errors import Conflict, model_rules
+from apps.orgs.rest.fields import ObjectSerializer, Reference, Text, Whole
 from apps.orgs.rest.filters import PAGING, Filter, as_text, choice, query_values
+from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.pages import CursorPages
-from apps.orgs.rest.views import Collection, Listing
+from apps.orgs.rest.preconditions import etag_of
+from apps.orgs.rest.views import Collection, Listing, json_object
+from apps.orgs.roles import Action
 from apps.orgs.scoping import visible
 from apps.policies.budgets import spent_now
+from apps.policies.drafts import (
+    CONTENT,
+    NoChange,
+    NoDraft,
+    content_of,
+    difference,
+    discard_draft,
+    draft_of,
+    keep_draft,
+    publish_draft,
+    roll_back,
+)
 from apps.policies.engine.kinds import ConfigError, Kind, parse_config, parse_terms
 from apps.policies.engine.policy import Mode
 from apps.policies.models import Budget, BudgetAlert, Policy, PolicyVersion, Price
 
 MAX_NAME_CHARACTERS = 200
+MAX_REASON_CHARACTERS = 500
+FOR_THE_RECORD = "Kept in the change record."
 MAX_USD_PER_MILLION = Decimal(10**6)
 SCOPES = ("application", "user", "api_key")
 
@@ -48,7 +69,32 @@ class WarningSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-class PolicySerializer(ObjectSerializer[Policy]):
+class ContentSerializer(ObjectSerializer[Policy]):
+    """What a policy says, whatever it stands on."""
+
+    name = Text(required=False, max_length=MAX_NAME_CHARACTERS)
+    config = ConfigField()
+    models = ModelsField(required=False, help_text="Patterns of the models it is for; empty: for all.")
+
+    class Meta(ObjectSerializer.Meta):
+        model = Policy
+        fields = [*CONTENT]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse fields that there are not, and a configuration that is not of its kind."""
+        attrs = super().validate(attrs)
+        for name in self.initial_data.keys() - self.fields.keys():
+            raise ValidationError({name: "A policy has no such field."})
+        _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
+        _check_terms(*(self.said(attrs, name) for name in ("models", "valid_from", "valid_until")))
+        return attrs
+
+    def said(self, attrs: dict[str, Any], name: str) -> Any:
+        """Return what a field will be."""
+        return attrs[name] if name in attrs else getattr(self.instance or _EMPTY, name)
+
+
+class PolicySerializer(ContentSerializer):
     """A policy. It stands on the platform (``organization`` null), an organization, or one thing inside of it."""
 
     organization = Reference(
@@ -57,13 +103,10 @@ class PolicySerializer(ObjectSerializer[Policy]):
     application = Reference(Application, required=False, allow_null=True)
     user = Reference(User, required=False, allow_null=True)
     key = Reference(ApiKey, source="api_key", required=False, allow_null=True)
-    name = Text(required=False, max_length=MAX_NAME_CHARACTERS)
-    config = ConfigField()
-    models = ModelsField(required=False, help_text="Patterns of the models it is for; empty: for all.")
+    has_draft = serializers.SerializerMethodField(help_text="Whether a draft waits to be published.")
     warnings = serializers.SerializerMethodField(help_text="Names of models that nobody serves (yet).")
 
-    class Meta(ObjectSerializer.Meta):
-        model = Policy
+    class Meta(ContentSerializer.Meta):
         fields = [
             "id",
             "organization",
@@ -78,6 +121,7 @@ class PolicySerializer(ObjectSerializer[Policy]):
             "valid_from",
             "valid_until",
             "version",
+            "has_draft",
             "created_at",
             "updated_at",
             "warnings",
@@ -86,20 +130,16 @@ class PolicySerializer(ObjectSerializer[Policy]):
         fixed = ("organization",)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Complete the scope and the name, and refuse a configuration that is not of its kind."""
+        """Complete the scope and the name of a new policy."""
         attrs = super().validate(attrs)
-        for name in self.initial_data.keys() - self.fields.keys():
-            raise ValidationError({name: "A policy has no such field."})
-        _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
-        _check_terms(*(self.said(attrs, name) for name in ("models", "valid_from", "valid_until")))
         if self.instance is None:
             attrs = {"organization": _organization_of(attrs)} | attrs
             attrs = {"name": _name_of(attrs)} | attrs
         return attrs
 
-    def said(self, attrs: dict[str, Any], name: str) -> Any:
-        """Return what a field will be."""
-        return attrs[name] if name in attrs else getattr(self.instance or _EMPTY, name)
+    def get_has_draft(self, policy: Policy) -> bool:
+        """Return whether there is one."""
+        return draft_of(policy) is not None
 
     @extend_schema_field(WarningSerializer(many=True))
     def get_warnings(self, policy: Policy) -> list[dict[str, str]]:
@@ -138,6 +178,58 @@ def _name_of(attrs: dict[str, Any]) -> str:
     scope = next((attrs[name] for name in SCOPES if attrs.get(name)), attrs["organization"] or "the platform")
     name = scope.name if isinstance(scope, ApiKey) else str(scope)
     return f"{Kind(attrs['kind']).label} of {name}"[:MAX_NAME_CHARACTERS]
+
+
+class DraftedSerializer(ContentSerializer):
+    """What a draft is to say; what is left out is as it is published."""
+
+    reason = Text(required=False, allow_blank=True, max_length=MAX_REASON_CHARACTERS, help_text=FOR_THE_RECORD)
+
+    config = ConfigField(required=False)
+
+    class Meta(ContentSerializer.Meta):
+        fields = [*CONTENT, "reason"]
+        extra_kwargs = {"kind": {"required": False}}
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why something is done."""
+
+    reason = Text(required=False, allow_blank=True, max_length=MAX_REASON_CHARACTERS, help_text=FOR_THE_RECORD)
+
+
+class RollbackSerializer(ReasonSerializer):
+    """Which version is to hold again."""
+
+    version = Whole(min_value=1, max_value=2**31 - 1)
+
+
+class PolicyChangeSerializer(serializers.Serializer[Any]):
+    """One field that differs, as people read it."""
+
+    field = serializers.CharField()
+    before = serializers.CharField()
+    after = serializers.CharField()
+
+
+class DraftSerializer(serializers.Serializer[Any]):
+    """A draft: it applies to nobody until it is published."""
+
+    policy = serializers.UUIDField()
+    base_version = serializers.IntegerField(help_text="The version on which it was begun.")
+    is_behind = serializers.BooleanField(help_text="Whether another version was published since.")
+    by = serializers.CharField(help_text="Who saved it.")
+    at = serializers.DateTimeField()
+    name = serializers.CharField()
+    kind = serializers.CharField()
+    mode = serializers.CharField()
+    config = ConfigField()
+    models = ModelsField()
+    valid_from = serializers.DateTimeField(allow_null=True)
+    valid_until = serializers.DateTimeField(allow_null=True)
+    says_now = serializers.CharField(help_text="What the policy says, in words.")
+    says = serializers.CharField(help_text="What it will say once the draft is published.")
+    changes = PolicyChangeSerializer(many=True, help_text="Field by field.")
 
 
 class PolicyVersionSerializer(serializers.ModelSerializer[PolicyVersion]):
@@ -186,6 +278,96 @@ class PolicyCollection(Collection[Policy]):
         "mode": choice("mode", *Mode),
     }
 
+    @extend_schema(responses=DraftSerializer)
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def draft(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Return what a policy is to say, with what would change; 404 if it has no draft."""
+        query_values(request, set())
+        return self.answer_draft(self.row(id))
+
+    @extend_schema(request=DraftedSerializer, responses=DraftSerializer)
+    @draft.mapping.put
+    def keep_draft(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Keep a draft, in place of the one there was. It applies to nobody until it is published."""
+        with transaction.atomic():
+            row = self.row_for(Action.CHANGE, id)
+            context = self.get_serializer_context()
+            serializer = DraftedSerializer(row, data=json_object(request), partial=True, context=context)
+            serializer.is_valid(raise_exception=True)
+            said = dict(serializer.validated_data)
+            reason, wanted = said.pop("reason", ""), copy(row)
+            for name, value in said.items():
+                setattr(wanted, name, value)
+            with model_rules(self.names, self.unique):
+                wanted.full_clean()
+            keep_draft(row, wanted, self.actor, reason)
+            return self.answer_draft(self.stored(row))
+
+    @extend_schema(request=None, responses={204: None})
+    @draft.mapping.delete
+    def discard_draft(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Drop the draft; 404 if there is none."""
+        with transaction.atomic():
+            row = self.row_for(Action.CHANGE, id)
+            try:
+                discard_draft(row, self.actor)
+            except NoDraft as error:
+                raise Http404 from error
+        return Response(status=204)
+
+    @extend_schema(request=ReasonSerializer, responses=PolicySerializer)
+    @action(detail=True, methods=["post"])
+    @once
+    def publish(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Publish the draft as the next version, which holds from the next request on; 409 without a draft."""
+        with transaction.atomic():
+            row = self.row_for(Action.CHANGE, id)
+            said = _body(ReasonSerializer, request)
+            try:
+                with model_rules(self.names, self.unique):
+                    publish_draft(row, self.actor, said.get("reason", ""))
+            except NoDraft as error:
+                raise Conflict("The policy has no draft.") from error
+            return self.answer(self.stored(row))
+
+    @extend_schema(request=RollbackSerializer, responses=PolicySerializer)
+    @action(detail=True, methods=["post"])
+    @once
+    def rollback(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Publish what an older version said as the next version. A draft stays."""
+        with transaction.atomic():
+            row = self.row_for(Action.CHANGE, id)
+            said = _body(RollbackSerializer, request)
+            versions = visible(PolicyVersion.objects.filter(policy_id=row.pk), self.caller)
+            version = versions.filter(version=said["version"]).first()
+            if version is None:
+                raise ValidationError({"version": "There is no such version of this policy."})
+            try:
+                with model_rules(self.names, self.unique):
+                    roll_back(row, version, self.actor, said.get("reason", ""))
+            except NoChange as error:
+                raise ValidationError({"version": str(error)}) from error
+            return self.answer(self.stored(row))
+
+    def answer_draft(self, row: Policy) -> Response:
+        """Answer with a policy's draft, and with the ETag of the policy. Raises `Http404` without one."""
+        draft = draft_of(row)
+        if draft is None:
+            raise Http404
+        told = difference(row, draft.policy)
+        shown = {
+            "policy": str(row.pk),
+            "base_version": draft.base_version,
+            "is_behind": draft.is_behind,
+            "by": draft.by,
+            "at": draft.at,
+            **content_of(draft.policy),
+            "says_now": told.before,
+            "says": told.after,
+            "changes": [asdict(change) for change in told.changes],
+        }
+        return Response(shown, headers={"ETag": etag_of(row, self.represent(row))})
+
     @extend_schema(responses=PolicyVersionSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[])
     def versions(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
@@ -196,6 +378,16 @@ class PolicyCollection(Collection[Policy]):
         pages = CursorPages()
         page = pages.paginate_queryset(rows, request)
         return pages.get_paginated_response(PolicyVersionSerializer(page, many=True).data)
+
+
+def _body(serializer: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    """Return a checked body. Raises `ValidationError`, for fields that it does not have as well."""
+    body = json_object(request)
+    checked = serializer(data=body)
+    for name in body.keys() - checked.fields.keys():
+        raise ValidationError({name: "There is no such field here."})
+    checked.is_valid(raise_exception=True)
+    return dict(checked.validated_data)
 
 
 @extend_schema_field({"type": "string", "format": "decimal", "example": "2.50"})

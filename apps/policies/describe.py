@@ -17,7 +17,7 @@ from apps.policies.engine.kinds import (
     RequestLimits,
     Unscannable,
 )
-from apps.policies.engine.policy import Broken, Policy, read_rule
+from apps.policies.engine.policy import Broken, Mode, Policy, read_rule
 
 MOST_PATTERNS = 5
 DETECTOR_NAMES = {
@@ -59,6 +59,7 @@ class Stored(Protocol):
     """A policy, or a version of one, as it is stored."""
 
     kind: str
+    mode: str
     config: Any
     models: Any
     valid_from: datetime | None
@@ -83,6 +84,17 @@ def describe_stored(row: Stored) -> str:
         if moment is not None
     ]
     return f"{said} Holds {' '.join(dates)}." if dates else said
+
+
+_MODES = {
+    Mode.SHADOW: "In shadow: refuses nothing and records what it would have refused. Enforced, it would say: ",
+    Mode.OFF: "Off: does nothing. Enforced, it would say: ",
+}
+
+
+def describe_in_full(row: Stored) -> str:
+    """Return in words what a policy does in its mode: `describe_stored`, and that it is in shadow or off."""
+    return _MODES.get(row.read().mode, "") + describe_stored(row)
 
 
 def _broken(rule: Broken) -> str:

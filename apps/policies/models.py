@@ -32,6 +32,7 @@ class Policy(models.Model):
     valid_from = models.DateTimeField(null=True, blank=True, help_text="UTC. Empty: at once.")
     valid_until = models.DateTimeField(null=True, blank=True, help_text="UTC, no longer included. Empty: for ever.")
     version = models.PositiveIntegerField(default=0, editable=False)
+    draft = models.JSONField(null=True, blank=True, editable=False, help_text="What it is to say, once published.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     # The last one, since its name hides the module of fields from here on.
@@ -64,6 +65,10 @@ class Policy(models.Model):
                 valid_from=self.valid_from,
                 valid_until=self.valid_until,
             )
+
+    def save_draft(self) -> None:
+        """Save the draft alone: nothing is published, and nothing else of the row is stored."""
+        super().save(update_fields=["draft", "updated_at"])
 
     def clean(self) -> None:
         """Refuse a scope that crosses organizations, a configuration that is not of its kind and impossible terms."""

@@ -39,8 +39,9 @@ def test_every_collection_is_described(document: dict[str, Any], sample: Any) ->
 @pytest.mark.parametrize(
     "path",
     ["keys/{id}/revoke", "keys/{id}/rotate", "policies/{id}/versions", "policies/evaluate", "policies/effective",
-     "audit-logs", "audit-logs/{id}", "audit-logs/{id}/decision", "changes", "exports", "exports/{id}",
-     "exports/{id}/cancel", "exports/{id}/download",
+     "audit-logs", "audit-logs/{id}", "audit-logs/{id}/decision", "audit-logs/{id}/explanation", "changes",
+     "exports", "exports/{id}", "exports/{id}/cancel", "exports/{id}/download",
+     "policies/{id}/draft", "policies/{id}/publish", "policies/{id}/rollback",
      "metrics/usage"],
 )  # fmt: skip
 def test_what_is_beside_the_collections_is_described(document: dict[str, Any], path: str) -> None:
@@ -85,7 +86,7 @@ def test_every_write_describes_its_headers_and_its_refusals(document: dict[str, 
             assert {"400", "401", "403", "503"} <= operation["responses"].keys()
             headers = {one["name"] for one in operation.get("parameters", []) if one["in"] == "header"}
             is_kept = method == "post" and not path.endswith("/evaluate")
-            is_about_one = path.endswith(("{id}", "/revoke", "/rotate", "/cancel"))
+            is_about_one = path.endswith(ABOUT_ONE)
             is_a_write = is_kept or method in {"put", "patch", "delete"}
             assert ("Idempotency-Key" in headers) is ("422" in operation["responses"]) is is_kept
             assert ("If-Match" in headers) is ("412" in operation["responses"]) is (is_a_write and is_about_one)

@@ -58,8 +58,9 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
         made = cast.superadmin.made(url, body)
         url += f"/{made['id']}" + address.route.partition("[^/.]+)")[2].rstrip("$")
         body = body | sample.change if method != "patch" else sample.change
-    if action == "cancel":
-        Export.objects.filter(pk=made["id"]).update(state="waiting")
+        if action == "cancel":
+            Export.objects.filter(pk=made["id"]).update(state="waiting")
+        _prepare(cast, action, url.rpartition("/")[0])
     before = records(cast.superadmin.user)
     answer = cast.superadmin.call(method.upper(), url, None if method == "delete" else _said(action, body))
     assert answer.status_code in (200, 201, 204), answer.content
@@ -67,7 +68,30 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
 
 
 def _said(action: str, body: dict[str, Any]) -> dict[str, Any]:
-    return {} if action in ("revoke", "replace", "test", "renew", "cancel") else body
+    if action == "keep_draft":
+        return {"mode": "shadow"}
+    if action == "rollback":
+        return {"version": 1}
+    return {} if action in ("revoke", "replace", "test", "renew", "cancel", "publish") else body
+
+
+def _prepare(cast: Cast, action: str, url: str) -> None:
+    """Do what an action needs to have been done before."""
+    if action in ("publish", "discard_draft"):
+        assert cast.superadmin.call("PUT", f"{url}/draft", {"mode": "off"}).status_code == 200
+    if action == "rollback":
+        assert cast.superadmin.patch(url, {"mode": "off"}).status_code == 200
+
+
+def _publish(client: Any, row: Any, url: str) -> Any:
+    assert filled(client, address(row, "change", row.pk), limit_usd="9", _draft="1").status_code == 302
+    return client.post(url, {"publish": "1", "as_opened": client.get(url).context["stamp"]})
+
+
+def _restore(client: Any, row: Any, url: str) -> Any:
+    assert filled(client, address(row, "change", row.pk), limit_usd="9").status_code == 302
+    url += "?version=1"
+    return client.post(url, {"publish": "1", "as_opened": client.get(url).context["stamp"]})
 
 
 DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -83,6 +107,8 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "test": lambda client, _, url: client.post(url, {"route": "1", "model": [unique("model")]}),
     "cancel": lambda client, _, url: client.post(url),
     "download": lambda client, row, url: (write_file(row), client.post(url))[1],
+    "draft": _publish,
+    "restore": _restore,
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
 

@@ -335,6 +335,16 @@ def _templates(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
     yield Visit("POST", own, {**chosen, "application": both.foreign_pk("orgs.application")})
 
 
+def _describe(both: Neighbours, _model: Any, _client: Any) -> Iterator[Visit]:
+    """The sentence of a form, with what is the other organization's in each of its choices."""
+    url = f"{reverse('admin:policies_policy_describe')}?kind=rate_limit"
+    said = {"requests": "5", "per": "minute", "mode": "enforce"}
+    labels = {"application": "orgs.application", "user": "orgs.user", "api_key": "orgs.apikey"}
+    for name, label in {**labels, "organization": "orgs.organization"}.items():
+        yield Visit("POST", url, {**said, "applies_to": _LEVELS[name], name: both.foreign_pk(label)})
+    yield Visit("POST", url, said)
+
+
 PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
     "changelist": _changelist,
     "add": _add,
@@ -363,8 +373,11 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "send_again",
             "cancel",
             "download",
+            "draft",
+            "restore",
         )
     },
+    "describe": _describe,
     "explain of a subject": _explain,
     "templates": _templates,
 }
@@ -379,6 +392,7 @@ ADMIN_PAGES_THAT_WRITE = (
         "explain",
         "explain of a subject",
         "usage",
+        "describe",
     }
 )
 """The pages of a row on which something is done to it."""
@@ -626,6 +640,9 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "cancel": (_one("POST"),),
     "download": (_read_own,),
     "versions": (_read_own,),
+    "discard_draft+draft+keep_draft": (_read_own, _one("PUT"), _one("DELETE")),
+    "publish": (_one("POST"),),
+    "rollback": (_one("POST"),),
     "decision": (_read_own,),
     "explanation": (_read_own,),
     "PolicyEvaluation": (_evaluate,),

@@ -44,6 +44,8 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 ADMIN = "/v1/admin/"
+ABOUT_ONE = ("}", "/revoke", "/rotate", "/retry", "/cancel", "/draft", "/publish", "/rollback")
+"""How the addresses end whose operations are about one object, as it is seen or unless it has changed."""
 _REFUSALS = {
     "400": "A field, a parameter or a header is wrong; param names it.",
     "401": "No valid key.",
@@ -91,7 +93,7 @@ def complete(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
 
 def _complete_of_admin(path: str, method: str, operation: dict[str, Any]) -> None:
     """Say which headers an operation of the admin API reads and answers with, and how it refuses."""
-    is_about_one = path.endswith(("}", "/revoke", "/rotate", "/retry", "/cancel"))
+    is_about_one = path.endswith(ABOUT_ONE)
     is_kept = method == "post" and not path.endswith("/evaluate")
     is_a_write = is_kept or method in {"put", "patch", "delete"}
     parameters = operation.setdefault("parameters", [])
