@@ -389,7 +389,7 @@ class PolicyAdmin(ScopedAdmin):
     # --- What the policies say of a request
 
     def get_urls(self) -> Any:
-        """Return the addresses, those of drafts, of the sentence, of templates and of the page that explains among them."""
+        """Return the addresses, those of drafts, templates, the sentence and the page that explains among them."""
         view = self.admin_site.admin_view
         return [
             path("explain/<str:subject>/<uuid:subject_id>/", view(self.explain_view), name="policies_policy_explain"),

@@ -7,6 +7,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client, override_settings
 
+from apps.orgs.rest.openapi import ABOUT_ONE
 from tests.admin.conftest import PLAIN_STATIC
 from tests.api.collections import SAMPLES
 
