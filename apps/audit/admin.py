@@ -16,6 +16,7 @@ from django.utils.html import format_html
 
 from apps.audit.explain import explain, price, readings
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText
+from apps.audit.moments import moment
 from apps.audit.uuid7 import first_id_at
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
@@ -247,10 +248,10 @@ class RequestRecordAdmin(ScopedAdmin):
             may_see_text=request.user.has_perm("audit.view_requesttext"),
         )
 
-    @admin.display(description="Time (UTC)")
+    @admin.display(description="Time")
     def moment(self, record: RequestRecord) -> str:
         """Return when the request came in."""
-        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
+        return moment(record.timestamp)
 
     @admin.display(description="Application")
     def application(self, record: RequestRecord) -> str:
@@ -311,10 +312,10 @@ class ChangeRecordAdmin(ScopedAdmin):
             original=str(record.pk),
         )
 
-    @admin.display(description="Time (UTC)")
+    @admin.display(description="Time")
     def moment(self, record: ChangeRecord) -> str:
         """Return when the change was made."""
-        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
+        return moment(record.timestamp)
 
     @admin.display(description="Object")
     def changed(self, record: ChangeRecord) -> str:
