@@ -1,6 +1,6 @@
 # The project's commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test torture lint requirements bench bench-admin clean
+.PHONY: help setup setup-dev run test torture lint requirements screens bench bench-admin clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,6 +55,9 @@ lint: setup-dev ## Check style, types, layers, migrations and the deployment's s
 requirements: setup-dev ## Compile the pinned requirements from requirements*.in
 	@for name in requirements requirements-server requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --output-file $$name.txt $$name.in; done
+
+screens: setup-dev ## Take the pictures in docs/screens, or those that SCREEN names a part of
+	@$(BIN)/python -m screens $(SCREEN)
 
 bench: setup-dev ## Measure the request's path beside a bare pass-through
 	@$(BIN)/python -m bench.policies

@@ -154,9 +154,19 @@ def logo(_request: HttpRequest) -> str:
     return static("control_plane/logo.svg")
 
 
+def favicon(_request: HttpRequest) -> str:
+    """Return the address of the logo as it is drawn for a browser's tab."""
+    return static("control_plane/favicon.svg")
+
+
 def theme(_request: HttpRequest) -> str:
     """Return the address of the theme's colours."""
     return static("control_plane/theme.css")
+
+
+def mended(_request: HttpRequest) -> str:
+    """Return the address of the style that mends the theme's own."""
+    return static("control_plane/mended.css")
 
 
 def stylesheet(_request: HttpRequest) -> str:

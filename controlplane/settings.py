@@ -219,7 +219,7 @@ X_FRAME_OPTIONS = "DENY"
 APPEND_SLASH = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
-ERROR_PAGE_STYLE = "sha256-Rxsnzym0F5KO0CHhTrcj08+tkTfpuUMfAdtyFWfwT5I="
+ERROR_PAGE_STYLE = "sha256-6HXxsPJQM8tzraovIWBooMPBhxXq2q9yp+KAMhwNsuM="
 """The digest of the one style that stands in a page: templates/error.html must show whatever else has failed."""
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -331,8 +331,13 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "LLM Control Plane",
     "SITE_URL": None,
     "SITE_ICON": "controlplane.admin_site.logo",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "controlplane.admin_site.logo"}],
-    "STYLES": ["controlplane.admin_site.theme", "controlplane.admin_site.stylesheet"],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "controlplane.admin_site.favicon"}],
+    "STYLES": [
+        "controlplane.admin_site.theme",
+        "controlplane.admin_site.mended",
+        "controlplane.admin_site.stylesheet",
+    ],
+    "BORDER_RADIUS": "6px",
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "COLORS": {

@@ -25,6 +25,7 @@ from apps.audit.exports.attachment import as_attachment
 from apps.audit.exports.work import try_at_once
 from apps.audit.finding import Found, Reach, TooSlow, find
 from apps.audit.models import ChangeRecord, Export, RequestRecord, RequestText, SavedSearch
+from apps.audit.moments import moment
 from apps.audit.search import CRITERIA, METADATA, SearchRefused, in_words, read_search
 from apps.audit.uuid7 import first_id_at, moment_of
 from apps.gateway.exporter import PRODUCERS
@@ -235,10 +236,10 @@ class ChangeRecordAdmin(ScopedAdmin):
             original=str(record.pk),
         )
 
-    @admin.display(description="Time (UTC)")
+    @admin.display(description="Time")
     def moment(self, record: ChangeRecord) -> str:
         """Return when the change was made."""
-        return f"{record.timestamp:%Y-%m-%d %H:%M:%S}"
+        return moment(record.timestamp)
 
     @admin.display(description="Object")
     def changed(self, record: ChangeRecord) -> str:

@@ -21,6 +21,7 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from apps.audit.changes import state_of
+from apps.gateway import consequences
 from apps.gateway.catalogue import list_models
 from apps.gateway.configuration import VENDOR_URLS
 from apps.gateway.models import ModelRoute
@@ -326,8 +327,10 @@ class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
         if request.method == "POST" and form.is_valid():
             reason = form.cleaned_data["reason"]
             return self._turn(request, organization, Organization.State.SUSPENDED, "suspend", reason)
-        text = "All requests with its keys are refused from now on, until it is activated again. Nothing is deleted."
-        return self.ask(request, organization, Question(f"Suspend {organization}?", text, "Suspend", form))
+        text = "All requests with its keys are refused from now on."
+        said = consequences.of_suspending(organization)
+        question = Question(f"Suspend {organization}?", text, "Suspend", form, said, ends=True)
+        return self.ask(request, organization, question)
 
     @detail_action("Activate", permission="activate", icon="check_circle")
     def activate(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -560,8 +563,9 @@ class ApiKeyAdmin(GovernedAdmin):
                 )
             messages.success(request, f"{key} is revoked. Requests with it are refused from now on.")
             return self.back_to(key)
-        text = "Requests with this key are refused from now on. This cannot be undone."
-        return self.ask(request, key, Question(f"Revoke {key}?", text, "Revoke", form))
+        text = "This cannot be undone. To replace it without a break, rotate it instead."
+        said = consequences.of_revoking(key)
+        return self.ask(request, key, Question(f"Revoke {key}?", text, "Revoke", form, said, ends=True))
 
     @detail_action("Rotate", permission="rotate", icon="autorenew")
     def rotate_key(self, request: HttpRequest, object_id: str) -> HttpResponse:

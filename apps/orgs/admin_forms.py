@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.gateway.addresses import check_entered
+from apps.gateway.consequences import of_disabling
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins
 from apps.orgs.models import ApiKey, Membership, Organization, ProviderCredential, User
@@ -138,6 +139,11 @@ class UserForm(ScopedForm):
         model = User
         fields = ["username", "full_name", "email", "is_active", "is_superuser"]
         help_texts = {"is_superuser": "May do everything in every organization."}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "is_active" in self.fields:
+            self.fields["is_active"].help_text = of_disabling(self.instance, self.person)
 
     def clean(self) -> dict[str, Any]:
         """Refuse to lock oneself out, and to raise a user whose keys others may know."""

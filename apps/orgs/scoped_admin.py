@@ -7,6 +7,7 @@ and deletions all go through `apps.orgs.scoping`. A system check refuses a page 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from django.utils.functional import cached_property
 from apps.audit import fence
 from apps.audit.changes import Actor, record_change, stamp_of, state_of
 from apps.audit.models import ChangeRecord
+from apps.audit.moments import moment
 from apps.orgs.models import Organization, User
 from apps.orgs.naming import HIDES, hides_something
 from apps.orgs.roles import Action
@@ -132,6 +134,19 @@ def badge(description: str, colours: dict[str, str]) -> Callable[[F], F]:
     return mark
 
 
+@cache
+def _moment_column(column: "models.DateTimeField[Any, Any]") -> Callable[[models.Model], str | None]:
+    """Return a list's column that shows a time so that browsers tell it in the reader's zone; one for each field."""
+
+    def shown(row: models.Model) -> str | None:
+        when = column.value_from_object(row)
+        return moment(when) if when else None
+
+    shown.__name__ = column.name  # names the column's class in the page, as a field's does
+    shown.__dict__.update(short_description=column.verbose_name, admin_order_field=column.name)
+    return shown
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a page asks before something is done."""
@@ -140,6 +155,10 @@ class Question:
     text: str
     button: str
     form: forms.Form | None = None
+    consequences: Sequence[str] = ()
+    """What ends, with numbers."""
+    ends: bool = False
+    """Whether something ends that somebody may rely on: the button says so by its colour."""
 
 
 class BoundedPaginator(_Paginator):
@@ -366,6 +385,14 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         form: Any = super().get_form(request, obj, change=change, **kwargs)
         form.person = user_of(request)
         return form
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Return the columns, times as their reader's own."""
+        return [self._column(name) for name in super().get_list_display(request)]
+
+    def _column(self, name: Any) -> Any:
+        column = self.opts.get_field(name) if isinstance(name, str) and self._has_field(name) else None
+        return _moment_column(column) if isinstance(column, models.DateTimeField) else name
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         """Return the filters, those by a related object narrowed to what the person may see."""

@@ -1,20 +1,16 @@
 """A real OpenID provider in the place of Cognito's hosted login: npm's `oidc-provider`, where Node.js is."""
 
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-from fasteners import InterProcessLock
+
+from tests.services.npm import install
 
 FOLDER = Path(__file__).parent / "openid"
 POOL = "eu-central-1_Login1234"
-OLDEST_NODE = 20
 CLIENT, SECRET = "client-of-the-login", "secret-of-the-login-client"
 
 
@@ -28,7 +24,7 @@ class OpenIdProvider:
 
     def start(self) -> None:
         """Start it. Skips the test where Node.js, or the package and a registry to get it from, are absent."""
-        _install()
+        install(FOLDER, "npm's oidc-provider")
         names = {"issuer": self.issuer, "pool": POOL, "client_id": CLIENT, "client_secret": SECRET}
         self._process = subprocess.Popen(
             ["node", "provider.mjs", json.dumps(names)],
@@ -64,17 +60,3 @@ class OpenIdProvider:
         """Make an account, or change it. ``forged`` says what its ID tokens lie about."""
         body = {"claims": claims, "forged": forged}
         httpx.put(f"{self.url}/accounts/{subject}", json=body, timeout=10).raise_for_status()
-
-
-def _install() -> None:
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("needs Node.js and npm for a real OpenID provider")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        pytest.skip(f"needs Node.js {OLDEST_NODE} or newer for a real OpenID provider")
-    with InterProcessLock(Path(tempfile.gettempdir()) / f"lcp-openid-{os.getuid()}.lock"):
-        if (FOLDER / "node_modules" / ".package-lock.json").exists():  # what npm writes last
-            return
-        command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        if subprocess.run(command, cwd=FOLDER, capture_output=True, check=False).returncode != 0:
-            pytest.skip("needs npm's oidc-provider, which could not be installed")
