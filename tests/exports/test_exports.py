@@ -91,11 +91,11 @@ def test_no_cell_of_a_csv_is_a_formula_and_nothing_is_lost(cast: Cast) -> None:
     said = content(cast.auditor, ordered(cast.auditor)).decode()
     assert said.startswith(HEADER)
     rows = list(csv.DictReader(io.StringIO(said, newline="")))
-    assert len(rows) == len(FORMULAS)
-    for row, text in zip(reversed(rows), FORMULAS, strict=True):
+    assert sorted(json.loads(row["metadata"])["=x"] for row in rows) == sorted(FORMULAS)
+    for row in rows:
+        text = json.loads(row["metadata"])["=x"]
         assert not [cell for cell in row.values() if cell.startswith(formats._STARTS_A_FORMULA)]
         assert {row["end_user"].removeprefix("'"), row["prompt_redacted"].removeprefix("'")} == {text}
-        assert json.loads(row["metadata"]) == {"=x": text}
 
 
 def test_a_parquet_file_has_what_the_records_say(cast: Cast) -> None:
@@ -251,8 +251,8 @@ def test_an_erased_text_is_null_and_texts_are_held_a_few_at_a_time(
 ) -> None:
     kept = [recorded(cast.organization.id, prompt="erased")]
     RequestText.objects.filter(pk=kept[0]).delete()
-    kept += many(cast.organization.id, 200, "word " * 10_000)
-    monkeypatch.setattr("apps.audit.entries.MOST_TEXT_BYTES", 250_000)
+    kept += many(cast.organization.id, 100, "word " * 10_000)
+    monkeypatch.setattr("apps.audit.entries.MOST_TEXT_BYTES", 150_000)
     export = ordered(cast.auditor, format="jsonl")
     tracemalloc.start()
     export_now()
@@ -261,8 +261,8 @@ def test_an_erased_text_is_null_and_texts_are_held_a_few_at_a_time(
     lines = content(cast.auditor, export).splitlines()
     assert [json.loads(line)["id"] for line in (lines[0], lines[-1])] == [kept[0], kept[1]]
     assert json.loads(lines[0])["prompt_redacted"] is None
-    assert sum(map(len, lines)) > 10_000_000
-    assert peak < 4_000_000
+    assert sum(map(len, lines)) > 5_000_000
+    assert peak < 2_500_000
 
 
 def test_files_lie_in_the_bucket_where_there_is_one(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

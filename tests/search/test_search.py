@@ -96,7 +96,7 @@ def test_each_criterion_finds_what_it_names_and_nothing_else(cast: Cast) -> None
     for query in (
         {"words": "invoice"},
         {"words": "paid invoice"},
-        {"words": "MÜLLER"},
+        {"words": "INVOICE Müller"},
         {"policy": policy},
         {"finding": "email"},
         {"cost_min": "0.25", "cost_max": "0.25"},
@@ -133,9 +133,9 @@ def test_words_are_whole_words_and_a_phrase_is_one(cast: Cast, postgres_only: No
     assert len(found(cast, words="ship or blue")) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
+def test_what_cannot_be_meant_is_said_beside_its_field(cast: Cast, onlookers: AdminCast) -> None:
+    browser = onlookers.browser("auditor")
+    for name, text in (
         ("since", "yesterday"),
         ("until", "2026-02-30"),
         ("cost_min", "-1"),
@@ -149,27 +149,22 @@ def test_words_are_whole_words_and_a_phrase_is_one(cast: Cast, postgres_only: No
         ("words", "x" * 600),
         ("request_id", "<script>alert(1)</script>"),
         ("status", "fine"),
-    ],
-)
-def test_what_cannot_be_meant_is_said_beside_its_field(cast: Cast, onlookers: AdminCast, name: str, text: str) -> None:
-    assert error_of(cast.auditor.get("audit-logs", **{name: text}), 400, "INVALID_REQUEST")["param"] == name
-    page = onlookers.browser("auditor").get(reverse(LIST), {name: text})
-    assert page.status_code == 200
-    assert list(page.context["form"].errors) == [name]
-    assert page.context["rows"] == []
-    assert "<script>alert(1)" not in page.content.decode()
+    ):
+        assert error_of(cast.auditor.get("audit-logs", **{name: text}), 400, "INVALID_REQUEST")["param"] == name
+        page = browser.get(reverse(LIST), {name: text})
+        assert page.status_code == 200
+        assert list(page.context["form"].errors) == [name]
+        assert page.context["rows"] == []
+        assert "<script>alert(1)" not in page.content.decode()
 
 
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
+def test_criteria_that_contradict_each_other_are_refused(cast: Cast) -> None:
+    for query, name in (
         ({"since": "2026-03-02", "until": "2026-03-01"}, "until"),
         ({"cost_min": "2", "cost_max": "1.99"}, "cost_max"),
         ({f"metadata.{number}": "x" for number in range(9)}, "metadata"),
-    ],
-)
-def test_criteria_that_contradict_each_other_are_refused(cast: Cast, query: dict[str, str], name: str) -> None:
-    assert error_of(cast.auditor.get("audit-logs", **query), 400, "INVALID_REQUEST")["param"] == name
+    ):
+        assert error_of(cast.auditor.get("audit-logs", **query), 400, "INVALID_REQUEST")["param"] == name
 
 
 @given(st.dictionaries(st.sampled_from([*CRITERIA, "metadata.x", "nothing"]), st.text(max_size=40), max_size=5))
@@ -215,7 +210,7 @@ def test_whatever_the_window_every_record_is_found_once_newest_first(
 
 
 def test_a_page_that_has_no_more_time_says_where_it_goes_on(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    oldest = recorded(cast.organization.id, end_user="the one")
+    oldest = recorded(cast.organization.id, end_user="the one", timestamp=datetime.now(UTC) - timedelta(minutes=1))
     for _ in range(12):
         recorded(cast.organization.id)
     monkeypatch.setattr(finding, "FIRST_WINDOW", 2)
