@@ -35,9 +35,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Say the scope if it is not what was said last, and return a cursor."""
+        self._say_scope()
+        return super().create_cursor(name)
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        if not autocommit:  # ahead of a transaction, whose own settings have to be its first statements
+            with self.wrap_database_errors:
+                self._say_scope()
+        super()._set_autocommit(autocommit)  # type: ignore[misc]  # not in the stubs
+
+    def _say_scope(self) -> None:
         if self._fixed is None and self._said != (wanted := fence.scope()):
             self._say(wanted)
-        return super().create_cursor(name)
 
     def _say(self, wanted: str) -> None:
         if self.connection.info.transaction_status == TransactionStatus.INERROR:
