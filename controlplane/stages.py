@@ -14,6 +14,7 @@ class State(StrEnum):
     PASSED = "passed"
     REFUSED = "refused"
     FAILED = "failed"
+    CUT = "cut short"
     SKIPPED = "not reached"
 
 
@@ -74,7 +75,7 @@ def _stage(record: RequestRecord, number: int, end: int, lines: tuple[str, ...])
         return Stage(title, (), State.SKIPPED)
     if number < end or record.status == Status.SUCCESS:
         return Stage(title, lines, State.PASSED)
-    state = State.REFUSED if record.status == Status.BLOCKED else State.FAILED
+    state = {Status.BLOCKED: State.REFUSED, Status.CANCELLED: State.CUT}.get(Status(record.status), State.FAILED)
     return Stage(title, (*(line for line in lines if number == _ANSWER), record.error_message), state)
 
 
@@ -136,7 +137,7 @@ def _attempts(record: RequestRecord) -> list[str]:
 def _answer(record: RequestRecord) -> list[str]:
     first = f", first byte after {record.first_byte_ms:,} ms" if record.first_byte_ms is not None else ""
     lines = [f"{record.latency_ms:,} ms in all{first}."]
-    lines.append(f"{record.tokens_input:,} tokens in, {record.tokens_output:,} out: {record.cost_usd} USD.")
+    lines.append(f"Tokens: {record.tokens_input:,} in, {record.tokens_output:,} out. Cost: {record.cost_usd} USD.")
     lines += [f"{price(record)}."] if price(record) else []
     return lines + _findings(record, "output")
 
