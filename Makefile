@@ -1,6 +1,6 @@
 # The project's commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test torture lint requirements bench clean
+.PHONY: help setup setup-dev run test torture lint requirements bench bench-admin clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,6 +58,9 @@ requirements: setup-dev ## Compile the pinned requirements from requirements*.in
 bench: setup-dev ## Measure the request's path beside a bare pass-through
 	@$(BIN)/python -m bench.policies
 	@$(BIN)/python -m bench.run
+
+bench-admin: setup-dev ## Measure the admin's pages with $RECORDS generated records (200000)
+	@$(BIN)/python -m bench.admin --records $(or $(RECORDS),200000)
 
 clean: ## Remove what the commands above made, but for data
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles

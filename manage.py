@@ -10,6 +10,9 @@ from django.core.management import execute_from_command_line
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     try:
+        from apps.audit import fence  # needs the settings
+
+        fence.work_across_organizations()  # all that is done here; a server's pages have threads of their own
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         # A setting that is missing or malformed is the operator's to mend: one line, no traceback.

@@ -20,6 +20,7 @@ import psycopg
 
 from bench import load
 from bench.processes import Measured
+from tests.services.database_roles import apart
 from tests.services.postgres import EmbeddedPostgres
 from tests.services.redis import EmbeddedRedis, free_port
 
@@ -116,7 +117,7 @@ class Bench:
             "WORKERS": "1",
             "DATA_DIR": str(self.folder / "data"),
             "DEMO_FILE": str(self.folder / "demo.json"),
-            "DATABASE_URL": self.database,
+            **apart(self.database),
             "REDIS_URL": redis_url,
             "OPENAI_BASE_URL": upstream,
             "OPENAI_API_KEY": "bench",

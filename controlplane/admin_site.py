@@ -8,7 +8,8 @@ from django.contrib.admin.apps import AdminConfig
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.paginator import InvalidPage
 from django.db import models, transaction
-from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from django.urls import path, reverse
 
@@ -46,6 +47,7 @@ class ControlPlaneSite(_AdminSite):
         from controlplane import playground, setup  # noqa: PLC0415  # Django makes the site before it loads models
 
         own = [
+            path("usage/", self.admin_view(self.usage), name="usage"),
             path("setup/<uuid:organization_id>/", self.admin_view(setup.page), name="setup"),
             path("playground/", self.admin_view(playground.page), name="playground"),
             path("playground/ask/", self.admin_view(playground.ask), name="playground_ask"),
@@ -62,6 +64,16 @@ class ControlPlaneSite(_AdminSite):
         from controlplane.front_page import front_page  # noqa: PLC0415  # Django makes the site before it loads models
 
         return super().index(request, {**front_page(request), **(extra_context or {})})
+
+    def usage(self, request: HttpRequest) -> HttpResponse:
+        """Show where the money goes."""
+        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
+        from controlplane.usage_page import usage_page  # noqa: PLC0415  # as above
+
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            return HttpResponseRedirect(request.path)
+        context = {**self.each_context(request), **usage_page(request, user_of(request))}
+        return TemplateResponse(request, "control_plane/usage.html", context)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the ways to log in that there are, or log in by password, with the record of it."""
@@ -155,8 +167,11 @@ def stylesheet(_request: HttpRequest) -> str:
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar's groups with the pages that the person may see."""
     start = {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
-    playground = {"title": "Playground", "icon": "play_circle", "link": reverse("admin:playground")}
-    first = [start, playground] if request.user.has_perm("orgs.add_apikey") else [start]
+    first = [start]
+    if request.user.has_perm("audit.view_requestrecord"):
+        first.append({"title": "Usage", "icon": "monitoring", "link": reverse("admin:usage")})
+    if request.user.has_perm("orgs.add_apikey"):
+        first.append({"title": "Playground", "icon": "play_circle", "link": reverse("admin:playground")})
     groups: list[dict[str, Any]] = [{"title": "", "items": first}]
     for title, pages in _GROUPS:
         items = [_item(page) for page in pages if request.user.has_perm(page[2])]
@@ -196,6 +211,14 @@ _GROUPS = (
             ("Credentials", "vpn_key", "orgs.view_providercredential"),
             ("Model routes", "route", "gateway.view_modelroute"),
             ("Prices", "sell", "policies.view_price"),
+        ),
+    ),
+    (
+        "Alerts",
+        (
+            ("Alerts", "notifications_active", "audit.view_alert"),
+            ("Destinations", "send", "alerts.view_destination"),
+            ("Messages", "outbox", "alerts.view_delivery"),
         ),
     ),
     (

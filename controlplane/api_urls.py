@@ -3,6 +3,7 @@
 from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
+from apps.alerts.api import AlertListing, DeliveryListing, DestinationCollection
 from apps.audit.api import ChangeListing, RecordListing, Usage
 from apps.gateway.api import EffectivePolicies, PolicyEvaluation, RouteCollection
 from apps.orgs.api import (
@@ -27,6 +28,9 @@ router.register("provider-credentials", CredentialCollection, basename="provider
 router.register("routes", RouteCollection, basename="route")
 router.register("prices", PriceCollection, basename="price")
 router.register("budgets", BudgetListing, basename="budget")
+router.register("alerts", AlertListing, basename="alert")
+router.register("alert-destinations", DestinationCollection, basename="alert-destination")
+router.register("alert-deliveries", DeliveryListing, basename="alert-delivery")
 router.register("audit-logs", RecordListing, basename="audit-log")
 router.register("changes", ChangeListing, basename="change")
 

@@ -1,5 +1,6 @@
 """The ASGI application: inference in the event loop, everything else through Django, and the lifespan of both."""
 
+import asyncio
 import gc
 import os
 import threading
@@ -11,6 +12,7 @@ _django = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402 (these need Django to be set up)
 
+from apps.alerts.teller import Teller  # noqa: E402
 from apps.audit import wires  # noqa: E402
 from apps.gateway.asgi import InferenceDoor, Receive, Scope, Send  # noqa: E402
 from apps.gateway.runtime import BACKGROUND, Runtime  # noqa: E402
@@ -41,6 +43,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     runtime = Runtime()
     await runtime.start()
     runtime.start_sweeping()
+    teller = Teller(settings.ALERT_SECONDS, runtime.journal)
+    teller.start()
     door.runtime = runtime
     BACKGROUND.adopt(runtime)
     _spare_the_collector()
@@ -49,7 +53,9 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     _health.close()
     _pages.close()
     BACKGROUND.release()
+    telling = asyncio.get_running_loop().run_in_executor(None, teller.stop)
     await runtime.stop()
+    await telling
     wires.cut_all()
     _end_soon()
     await send({"type": "lifespan.shutdown.complete"})

@@ -5,20 +5,20 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.audit.models import RequestRecord, Status
+from apps.audit.models import RequestRecord
 from apps.audit.money import NANO
+from apps.audit.usage import Period, Scope, totals
 from apps.audit.uuid7 import first_id_at
 from apps.orgs.admin import GUIDED
 from apps.orgs.models import Application, Organization, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import user_of
-from apps.orgs.scoping import organizations_of, visible
+from apps.orgs.scoping import organizations_of, reach, visible
 from controlplane.guide import guide_for
 from controlplane.setup import forms_of
 
@@ -50,10 +50,13 @@ def front_page(request: HttpRequest) -> dict[str, Any]:
     """Return what the front page shows: what to set up, or ways on, then figures and the latest requests."""
     user, now = user_of(request), timezone.now()
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    records = _records(user)
+    records, scope = _records(user), Scope(reach(user, "audit.requestrecord"))
     guide, latest = guide_for(user), list(records.filter(id__gte=first_id_at(now - timedelta(days=7)))[:LATEST])
     return {
-        "figures": [_figures("Today (UTC)", records, today), _figures("Last 7 days", records, now - timedelta(days=7))],
+        "figures": [
+            _figures("Today (UTC)", scope, today),
+            _figures("Last 7 days (UTC)", scope, today - timedelta(days=6)),
+        ],
         "latest": latest,
         "is_new": guide is not None and not latest,
         "first_organization": _first_organization(user),
@@ -118,15 +121,9 @@ def _records(user: User) -> "QuerySet[RequestRecord]":
     return RequestRecord.objects.filter(organization_id__in=organizations_of(user, Action.VIEW, "audit.requestrecord"))
 
 
-def _figures(title: str, records: "QuerySet[RequestRecord]", since: datetime) -> Figures:
-    # The id begins with the time: bounding it lets the database touch these days' partitions alone.
-    sums = records.filter(id__gte=first_id_at(since)).aggregate(
-        requests=Count("id"),
-        refusals=Count("id", filter=Q(status=Status.BLOCKED)),
-        errors=Count("id", filter=Q(status__in=[Status.ERROR, Status.INTERRUPTED])),
-        spend=Coalesce(Sum("cost_nano_usd"), 0),
-    )
-    return Figures(title, sums["requests"], sums["refusals"], sums["errors"], _rounded(int(sums["spend"])))
+def _figures(title: str, scope: Scope, since: datetime) -> Figures:
+    sums = totals(scope, Period(since))
+    return Figures(title, sums.requests, sums.blocked, sums.errors, _rounded(sums.cost_nano_usd))
 
 
 def _rounded(nano: int) -> str:

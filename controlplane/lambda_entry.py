@@ -22,6 +22,7 @@ _COMMANDS = ("raw_command", "command", "manage")
 _SCHEDULED = {
     "handler.keep_warm_callback": "keep-warm",
     "controlplane.lambda_work.sweep": "sweep",
+    "controlplane.lambda_work.tell": "tell",
     "controlplane.lambda_work.ensure_partitions": "ensure-partitions",
 }
 
@@ -103,13 +104,15 @@ def _scheduled(event: dict[str, Any]) -> str:
 def _work(kind: Any) -> dict[str, Any]:
     from django.db import close_old_connections  # noqa: PLC0415 (needs the settings)
 
+    from apps.audit import fence  # noqa: PLC0415
     from controlplane.lambda_work import WORK  # noqa: PLC0415
 
     if not isinstance(kind, str) or kind not in WORK:
         raise PermissionError(f"No such type of event; there are: {', '.join(WORK)}.")
     close_old_connections()
     try:
-        return {"type": kind, "status": "ok", **WORK[kind]()}
+        with fence.working():
+            return {"type": kind, "status": "ok", **WORK[kind]()}
     finally:
         close_old_connections()
 

@@ -17,17 +17,16 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from apps.audit.admin import STATUS_COLOURS
-from apps.audit.explain import explain
 from apps.audit.models import RequestRecord, Status
 from apps.gateway.playground import applications_to_try, may_try, send, usable_models
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.views import StreamBytes
+from apps.gateway.why import why
 from apps.orgs.models import Application, User
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import user_of
 from apps.orgs.scoping import may, visible
 from controlplane.pages import client_of
-from controlplane.stages import stages_of
 
 if TYPE_CHECKING:
     from django.forms import CheckboxInput, NumberInput, Select, Textarea, TextInput
@@ -167,9 +166,9 @@ def outcome(request: HttpRequest, request_id: UUID) -> HttpResponse:
         return HttpResponse(status=204)
     context = {
         "record": record,
-        "sentence": explain(record),
+        "why": why(record, person),
+        "most_us": max(1, record.latency_ms * 1000),
         "colour": STATUS_COLOURS[record.status],
-        "stages": stages_of(record),
         "advice": _advice(record.error_code, person, record.organization_id),
         "link": reverse("admin:audit_requestrecord_change", args=[record.pk]),
     }

@@ -7,6 +7,7 @@ import environ
 
 from apps.orgs.cognito import login_base, region_of
 from controlplane import secrets
+from controlplane.mail import mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -39,6 +40,7 @@ INSTALLED_APPS = [
     "apps.policies",
     "apps.audit",
     "apps.gateway",
+    "apps.alerts",
     "controlplane",
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
@@ -64,6 +66,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.orgs.fencing.FenceMiddleware",
     "apps.orgs.sessions.SessionEndMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -127,7 +130,17 @@ else:
     _database["CONN_MAX_AGE"] = 60
     _database["CONN_HEALTH_CHECKS"] = True
     _database["DISABLE_SERVER_SIDE_CURSORS"] = False
+    _database["ENGINE"] = "apps.audit.postgresql"
 DATABASES = {"default": _database}
+# As whom else the one database is spoken to (`apps.audit.fence`). Unset: as DATABASE_URL says.
+WORKER_DATABASE_URL: str = env.str("WORKER_DATABASE_URL", default="")
+MIGRATION_DATABASE_URL: str = env.str("MIGRATION_DATABASE_URL", default="")
+WORKER_DATABASE: dict[str, Any] | None = (
+    dict(environ.Env.db_url_config(WORKER_DATABASE_URL)) if WORKER_DATABASE_URL else None
+)
+MIGRATION_DATABASE: dict[str, Any] | None = (
+    dict(environ.Env.db_url_config(MIGRATION_DATABASE_URL)) if MIGRATION_DATABASE_URL else None
+)
 
 # --- Redis: rate limits shared between processes, and Django's cache
 
@@ -157,6 +170,8 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "apps.gateway.tasks.sweep", "schedule": 30.0},
+    "roll-usage": {"task": "apps.gateway.tasks.roll_usage", "schedule": 15.0},
+    "tell": {"task": "apps.alerts.tasks.tell", "schedule": 15.0},
     "ensure-partitions": {"task": "apps.audit.tasks.ensure_partitions", "schedule": 86_400.0},
 }
 
@@ -238,6 +253,18 @@ MAX_JOURNAL_QUEUE_AGE_SECONDS: float = env.float("MAX_JOURNAL_QUEUE_AGE_SECONDS"
 JOURNAL_WAIT_SECONDS: float = env.float("JOURNAL_WAIT_SECONDS", default=1.5)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(DATA_DIR / "spool")))
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+ROLLUP_SECONDS: float = env.float("ROLLUP_SECONDS", default=15.0)
+
+# --- Alerts: how often they are looked for and sent, and the mail server
+
+ALERT_SECONDS: float = env.float("ALERT_SECONDS", default=5.0)
+EMAIL_URL: str = env.str("EMAIL_URL", default="")
+DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="llm-control-plane@localhost")
+EMAIL_TIMEOUT = 5
+_mail = mail_server(EMAIL_URL)
+EMAIL_HOST, EMAIL_PORT = _mail.host, _mail.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.starttls, _mail.tls
 
 # --- Providers of the operator's own environment
 

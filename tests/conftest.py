@@ -13,6 +13,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 from hypothesis import settings as hypothesis_settings
 
+from tests.services.database_roles import grant_roles, serve_as_the_server
 from tests.services.openid_provider import OpenIdProvider
 from tests.services.server import keep_tables
 
@@ -26,6 +27,8 @@ def database(
 ) -> Iterator[None]:
     with django_db_blocker.unblock():
         created = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        grant_roles()
+        serve_as_the_server()
         keep_tables()
         yield
         connections.close_all()
@@ -45,8 +48,13 @@ def _end_other_sessions() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_passwords() -> None:
+def quick_settings() -> None:
+    """Spare each test what costs time and says nothing of the product.
+
+    Django's test clients build the middleware anew, and WhiteNoise then looks at every static file that there is.
+    """
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.WHITENOISE_USE_FINDERS = False
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """Three times what a process can do: what is answered, how fast the rest is sent away, and who suffers.
 
-Every stage of the path is on, as in ``make bench``. The rate that can be done is measured first, in the same run.
+Every stage of the path is on, as in ``make bench``. What can be done is measured right before each flood, and what is
+promised is held against the median of the rounds: a machine that others use too is not equally quick for a minute.
 """
 
 import asyncio
 import math
 import os
+import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,8 +28,10 @@ from tests.services.server import ServerProcess, fresh_database
 from torture import Figures, long_test
 from torture.overload_load import Seen, closed, connect, request, steady
 
-IN_FLIGHT = (16, 32, 64)
-SECONDS = 20.0
+IN_FLIGHT = 64
+ROUNDS = 8
+CALM, FLOOD, SETTLING = 2.0, 4.0, 2.0
+"""Seconds of a round's two halves, and of the burst with which a flood begins, which counts for neither."""
 GOODPUT, SHED_MS, UNFAIR = 0.90, 50.0, 2.0
 
 
@@ -80,32 +86,44 @@ def overload_sheds_what_is_beyond_capacity(folder: Path) -> Figures:
 
 async def _flood(server: ServerProcess) -> tuple[dict[str, object], list[str]]:
     asked = request(server.port, tenant(server), body(stream=False))
-    peak = await _peak(server.port, asked)
-    offered = 3 * peak
-    load = asyncio.ensure_future(steady(server.port, asked, offered, SECONDS))
-    health, admin = await asyncio.gather(_watch(server, "/health", load), _watch(server, "/v1/admin/policies", load))
-    seen = await load
-    # The machine may be quicker or slower by now: what can be done is what could be done before and after.
-    peak = (peak + await _peak(server.port, asked)) / 2
-    goodput = seen.per_second(200) / peak
+    await closed(server.port, asked, 16, 2)  # warm
+    watched = asyncio.Event()
+    watch = asyncio.gather(_watch(server, "/health", watched), _watch(server, "/v1/admin/policies", watched))
+    rounds = [await _flooded_once(server.port, asked) for _ in range(ROUNDS)]
+    watched.set()
+    health, admin = await watch
+    goodput = _median([one.seen.per_second(200) / one.peak for one in rounds])
+    shed = _median([one.seen.percentile(503, 0.99) for one in rounds])
     figures = {
-        "peak": f"{peak:.0f}/s",
-        "offered": f"{offered:.0f}/s",
-        "answers": seen.counts(),
-        "goodput": f"{goodput:.0%}",
-        "answered": _spread(seen, 200),
-        "shed": _spread(seen, 503),
+        "peak": f"{_median([one.peak for one in rounds]):.0f}/s",
+        "answers": sum((Counter(one.seen.counts()) for one in rounds), Counter()),
+        "goodput": f"{goodput:.0%}, in each round {_each([one.seen.per_second(200) / one.peak for one in rounds])}",
+        "p99 of the shed, ms": f"{shed:.0f}, in each round {_each([one.seen.percentile(503, 0.99) for one in rounds])}",
+        "answered": _spread(rounds[-1].seen, 200),
         "health": _spread(health, 200),
         "admin": _spread(admin, 200),
     }
     missed = []
     if goodput < GOODPUT:
         missed.append("goodput")
-    if not seen.percentile(503, 0.99) < SHED_MS:
+    if not shed < SHED_MS:
         missed.append("time to shed")
     if health.counts().keys() | admin.counts().keys() != {200}:
         missed.append(f"health {health.counts()} or admin {admin.counts()}")
     return figures, missed
+
+
+@dataclass
+class Round:
+    """A peak, in answers a second, and what came back of three times that right after it."""
+
+    peak: float
+    seen: Seen
+
+
+async def _flooded_once(port: int, asked: bytes) -> Round:
+    peak = (await closed(port, asked, IN_FLIGHT, CALM)).per_second(200)
+    return Round(peak, await steady(port, asked, 3 * peak, SETTLING + FLOOD, settling=SETTLING))
 
 
 @long_test(240)
@@ -119,51 +137,53 @@ def overload_by_one_spares_another(folder: Path) -> Figures:
 
 async def _neighbours(server: ServerProcess) -> tuple[dict[str, object], list[str]]:
     large, small = (request(server.port, tenant(server), body(stream=False)) for _ in range(2))
-    await closed(server.port, small, 2, 1)
-    peak = await _peak(server.port, large)
-    rate = peak / 10
-    alone = await steady(server.port, small, rate, SECONDS / 2)
-    busy = asyncio.ensure_future(closed(server.port, large, 32, SECONDS / 2 + 1))
-    await asyncio.sleep(0.5)
-    beside = await steady(server.port, small, rate, SECONDS / 2)
-    await busy
-    flood = asyncio.ensure_future(steady(server.port, large, 3 * peak, SECONDS / 2 + 2))
-    await asyncio.sleep(1.5)  # the burst is over
-    flooded = await steady(server.port, small, rate, SECONDS / 2)
-    other = await flood
+    await closed(server.port, small, 2, 1)  # warm
+    rounds = [await _beside_a_flood(server.port, large, small) for _ in range(ROUNDS)]
+    alone, flooded = ([one.percentile(200, 0.99) for one in half] for half in zip(*rounds, strict=True))
+    answers = sum((Counter(one.counts()) for _, one in rounds), Counter[int]())
+    unfair = _median([there / here for here, there in zip(alone, flooded, strict=True)])
     figures = {
-        "peak": f"{peak:.0f}/s",
-        "small": f"{rate:.0f}/s",
-        "alone": _spread(alone, 200),
-        "beside 32 in flight": _spread(beside, 200),
-        "flooded": _spread(flooded, 200),
-        "answers": flooded.counts(),
-        "the other's": other.counts(),
+        "p99 alone, ms": _each(alone),
+        "p99 beside a flood, ms": _each(flooded),
+        "times": f"{unfair:.1f}",
+        "answers": answers,
     }
     missed = []
-    if flooded.percentile(200, 0.99) > UNFAIR * alone.percentile(200, 0.99):
+    if unfair > UNFAIR:
         missed.append("p99")
-    if flooded.counts().keys() != {200}:
+    if answers.keys() != {200}:
         missed.append("the small one was sent away")
     return figures, missed
 
 
-async def _peak(port: int, asked: bytes) -> float:
-    """Return the most answers a second, of several numbers in flight."""
-    await closed(port, asked, 16, 2)  # warm
-    return max([(await closed(port, asked, in_flight, SECONDS / 5)).per_second(200) for in_flight in IN_FLIGHT])
+async def _beside_a_flood(port: int, large: bytes, small: bytes) -> tuple[Seen, Seen]:
+    """Return what a small tenant sees alone, and right after that beside three times the peak of a large one."""
+    peak = (await closed(port, large, IN_FLIGHT, CALM)).per_second(200)
+    alone = await steady(port, small, peak / 10, FLOOD)
+    flood = asyncio.ensure_future(steady(port, large, 3 * peak, SETTLING + FLOOD))
+    beside = await steady(port, small, peak / 10, SETTLING + FLOOD, settling=SETTLING)
+    await flood
+    return alone, beside
 
 
-async def _watch(server: ServerProcess, path: str, load: "asyncio.Task[Seen]") -> Seen:
-    """Ask for something else five times a second until the load ends."""
+async def _watch(server: ServerProcess, path: str, until: asyncio.Event) -> Seen:
+    """Ask for something else five times a second until it is over."""
     seen, connection = Seen(math.nan), await connect(server.port)
     asked = request(server.port, server.demo["admin_api_key"], b"", path, "GET")
-    while not load.done():
+    while not until.is_set():
         started = time.perf_counter()
         seen.add(await connection.ask(asked), (time.perf_counter() - started) * 1000)
         await asyncio.sleep(0.2)
     connection.transport.close()
     return seen
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def _each(values: list[float]) -> str:
+    return " ".join(f"{value:.2g}" if value < 10 else f"{value:.0f}" for value in values)
 
 
 def _spread(seen: Seen, status: int) -> str:

@@ -94,16 +94,22 @@ async def closed(port: int, asked: bytes, in_flight: int, seconds: float) -> See
     return seen
 
 
-async def steady(port: int, asked: bytes, per_second: float, seconds: float, connections: int = 600) -> Seen:
-    """Send so many a second, whatever comes back. A request's time counts from when it was due."""
-    seen = Seen(seconds)
+async def steady(
+    port: int, asked: bytes, per_second: float, seconds: float, connections: int = 600, settling: float = 0.0
+) -> Seen:
+    """Send so many a second, whatever comes back. A request's time counts from when it was due.
+
+    What is due in the first ``settling`` seconds is sent and not counted.
+    """
+    seen = Seen(seconds - settling)
     free = [await connect(port) for _ in range(min(connections, max(8, int(per_second))))]
     opened = list(free)
     running: set[asyncio.Task[None]] = set()
 
     async def one(connection: Connection, due: float) -> None:
         status = await connection.ask(asked)
-        seen.add(status, (time.perf_counter() - due) * 1000)
+        if due >= started + settling:
+            seen.add(status, (time.perf_counter() - due) * 1000)
         if status:
             free.append(connection)
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.apps import apps
@@ -14,9 +15,10 @@ from django.urls import reverse
 from django.utils.dateparse import parse_date
 from django.utils.html import format_html
 
-from apps.audit.explain import explain, price, readings
+from apps.audit.admin_filters import EXACT
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText
 from apps.audit.uuid7 import first_id_at
+from apps.gateway.why import why
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import MOST_CHOICES, ScopedAdmin, badge, differences, user_of
@@ -200,6 +202,7 @@ class RequestRecordAdmin(ScopedAdmin):
         OrganizationFilter,
         WordsFilter,
         ("timestamp", DayFilter),
+        *EXACT,
     ]
     # Searched by `get_search_results`; the box is shown because this is not empty.
     search_fields = ["id"]
@@ -238,10 +241,9 @@ class RequestRecordAdmin(ScopedAdmin):
             "What happened and why",
             record,
             record=record,
-            sentence=explain(record),
+            why=why(record, user_of(request)),
+            most_us=max(1, record.latency_ms * 1000),
             colour=STATUS_COLOURS[record.status],
-            readings=readings(record),
-            price=price(record),
             links=_links(record, user_of(request)),
             policies=_policies_within_reach(record, user_of(request)),
             text=texts.first(),
@@ -338,7 +340,18 @@ def _links(record: RequestRecord, user: User) -> dict[str, str]:
     named = {"application": (Application, record.application_id), "key": (ApiKey, record.api_key_id)}
     named |= {"user": (User, record.user_id), "organization": (Organization, record.organization_id)}
     found = {name: _page_of(model._meta.label_lower, pk, user) for name, (model, pk) in named.items()}
+    found["effective"] = _effective(record, found)
     return {name: link for name, link in found.items() if link}
+
+
+def _effective(record: RequestRecord, found: dict[str, str]) -> str:
+    """Return the address of the policies that hold now for who made the request, as far as they can be opened."""
+    subjects = {"key": record.api_key_id, "application": record.application_id, "user": record.user_id}
+    subject = next((name for name in subjects if found[name]), None)
+    if subject is None:
+        return ""
+    page = reverse("admin:policies_policy_explain", args=[subject, subjects[subject]])
+    return f"{page}?{urlencode({'organization': record.organization_id})}"
 
 
 def _page_of(label: str, pk: Any, user: User) -> str:

@@ -6,10 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import BooleanField, Count, F, Max, Q, QuerySet, Sum
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import TruncDate
+from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -18,10 +15,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.audit import usage
+from apps.audit.admin_filters import labelled
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.money import usd_from_nano
+from apps.audit.rollups import ID_SLACK
+from apps.audit.usage import EARLIEST, LATEST, Group, Period, Scope, Sums
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.reevaluation import reevaluate
+from apps.gateway.why import why
 from apps.orgs.rest.filters import (
     PAGING,
     Filter,
@@ -35,15 +37,11 @@ from apps.orgs.rest.filters import (
 )
 from apps.orgs.rest.views import ApiView, Listing
 from apps.orgs.roles import Action
-from apps.orgs.scoping import may, visible
+from apps.orgs.scoping import may, reach, visible
 
 METADATA = "metadata."
 MAX_GROUPS = 1000
-_ID_SLACK = timedelta(days=1)  # between the moment in a record's id and its timestamp
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-
-# A path in SQLite's JSON functions cannot name every key; the keys themselves can be compared.
-_SQLITE_LABELLED = "EXISTS (SELECT 1 FROM json_each(audit_requestrecord.metadata) WHERE key = %s AND value = %s)"
 
 PERIOD = {
     "since": Filter("timestamp__gte", as_moment, "From this moment on (ISO 8601)."),
@@ -61,7 +59,7 @@ class PeriodFilters(QueryFilters):
         for name, text in query_values(request, PAGING | filters.keys(), prefix).items():
             if name.startswith(METADATA):
                 key = read_value(name, name.removeprefix(METADATA), as_text)
-                queryset = queryset.filter(_labelled(key, read_value(name, text, as_text)))
+                queryset = queryset.filter(labelled(key, read_value(name, text, as_text)))
             elif name in filters:
                 value = read_value(name, text, filters[name].read)
                 queryset = queryset.filter(_id_bounds(name, value), **{filters[name].lookup: value})
@@ -80,16 +78,10 @@ class PeriodFilters(QueryFilters):
         return [*described, labels] if getattr(view, "model", None) is RequestRecord else described
 
 
-def _labelled(key: str, value: str) -> Q:
-    if connection.features.supports_json_field_contains:
-        return Q(metadata__contains={key: value})
-    return Q(RawSQL(_SQLITE_LABELLED, [key, value], BooleanField()))  # noqa: S611 - both values are bound
-
-
 def _id_bounds(name: str, value: Any) -> Q:
     if name == "since":
-        return Q(pk__gte=_id_at(value, -_ID_SLACK))
-    return Q(pk__lt=_id_at(value, _ID_SLACK)) if name == "until" else Q()
+        return Q(pk__gte=_id_at(value, -ID_SLACK))
+    return Q(pk__lt=_id_at(value, ID_SLACK)) if name == "until" else Q()
 
 
 def _id_at(moment: datetime, slack: timedelta) -> UUID:
@@ -179,6 +171,117 @@ class DecisionSerializer(serializers.Serializer[Any]):
     unseen = serializers.ListField(child=serializers.CharField(), help_text="What the record does not show, in words.")
 
 
+class StageSerializer(serializers.Serializer[Any]):
+    """One stage of the path. Times in microseconds since the request came; null where the record does not say."""
+
+    stage = serializers.CharField()
+    title = serializers.CharField(help_text="What it decides, in words.")
+    outcome = serializers.ChoiceField(choices=["passed", "ended", "not reached"])
+    began_us = serializers.IntegerField(allow_null=True)
+    took_us = serializers.IntegerField(allow_null=True)
+    says = serializers.ListField(child=serializers.CharField())
+
+
+class VersionAppliedSerializer(serializers.Serializer[Any]):
+    """A policy in the version that applied."""
+
+    id = serializers.CharField()
+    name = serializers.CharField()
+    version = serializers.IntegerField(allow_null=True)
+    kind = serializers.CharField()
+    mode = serializers.CharField()
+    level = serializers.CharField()
+    part = serializers.ChoiceField(choices=["refused", "would have refused", "applied"])
+    says = serializers.CharField(allow_null=True, help_text="What that version says; null for the platform's.")
+
+
+class LimitReadSerializer(serializers.Serializer[Any]):
+    """A limit that was read, in words."""
+
+    policy = serializers.CharField()
+    policy_id = serializers.CharField()
+    allows = serializers.CharField()
+    left = serializers.CharField()
+    asked = serializers.CharField()
+    refused = serializers.BooleanField()
+
+
+class FoundSerializer(serializers.Serializer[Any]):
+    """What a guardrail found: a kind, a number and places, never the words."""
+
+    detector = serializers.CharField()
+    rule = serializers.CharField()
+    count = serializers.IntegerField()
+    where = serializers.CharField(help_text="input or output.")
+    at = serializers.ListField(child=serializers.CharField(), help_text="Such as messages[2].content; a few of them.")
+    action = serializers.CharField()
+    policy = serializers.CharField()
+    shadow_action = serializers.CharField()
+    shadow_policy = serializers.CharField()
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    """One call of a provider. Times in milliseconds since the request came."""
+
+    provider = serializers.CharField()
+    model = serializers.CharField()
+    began_ms = serializers.IntegerField(allow_null=True)
+    ended_ms = serializers.IntegerField(allow_null=True)
+    status = serializers.IntegerField(allow_null=True)
+    fault = serializers.CharField()
+    says = serializers.CharField()
+    worst_case_usd = serializers.CharField(allow_null=True, help_text="Charged, where it may have been billed.")
+
+
+class ChargeSerializer(serializers.Serializer[Any]):
+    """What the request cost, and by which price."""
+
+    cost_usd = serializers.CharField()
+    worst_case_usd = serializers.CharField(allow_null=True, help_text="What was held against budgets; null: nothing.")
+    overrun_usd = serializers.CharField()
+    tokens_input = serializers.IntegerField()
+    tokens_output = serializers.IntegerField()
+    tokens_cached = serializers.IntegerField()
+    counted_by = serializers.CharField()
+    price = serializers.CharField(help_text="In words.")
+
+
+class StreamSerializer(serializers.Serializer[Any]):
+    """How the answer was sent, and what guardrails could do meanwhile."""
+
+    mode = serializers.CharField(help_text="whole, held, relayed or unknown.")
+    says = serializers.CharField()
+
+
+class DegradedSerializer(serializers.Serializer[Any]):
+    """A part that was not what it should be."""
+
+    part = serializers.CharField()
+    says = serializers.CharField()
+
+
+class WhySerializer(serializers.Serializer[Any]):
+    """Why a request ended as it did, and the path that it went."""
+
+    id = serializers.UUIDField()
+    sentence = serializers.CharField(help_text="How it ended and why, for people.")
+    notes = serializers.ListField(child=serializers.CharField(), help_text="What else is worth knowing.")
+    status = serializers.CharField()
+    http_status = serializers.IntegerField()
+    error_code = serializers.CharField()
+    latency_ms = serializers.IntegerField()
+    ended_in = serializers.CharField(help_text="The stage that the request left last.")
+    stages = StageSerializer(many=True)
+    policies = VersionAppliedSerializer(many=True)
+    limits = LimitReadSerializer(many=True)
+    findings = FoundSerializer(many=True)
+    route = serializers.ListField(child=serializers.DictField(), help_text="The targets in order, if several.")
+    attempts = AttemptSerializer(many=True)
+    cost = ChargeSerializer()
+    stream = StreamSerializer()
+    degraded = DegradedSerializer(many=True)
+
+
 @extend_schema(tags=["audit-logs"])
 class RecordListing(Listing[RequestRecord]):
     """The audit log of requests."""
@@ -215,6 +318,13 @@ class RecordListing(Listing[RequestRecord]):
         """Decide again what was decided then, from the record and the versions of the policies that it names."""
         query_values(request, set())
         return Response(asdict(reevaluate(self.row(id))))
+
+    @extend_schema(responses=WhySerializer)
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def explanation(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
+        """Explain why a request ended as it did: a sentence, and the path stage by stage."""
+        query_values(request, set())
+        return Response(asdict(why(self.row(id), self.caller)))
 
     def entries(self, records: Sequence[RequestRecord]) -> Any:
         """Return records as the API shows them, with their texts, which one query fetches for all."""
@@ -294,22 +404,8 @@ class UsageSerializer(TotalsSerializer):
     groups = GroupSerializer(many=True)
 
 
-_SUMS: dict[str, Any] = {
-    "requests": Count("pk"),
-    "tokens_input": Sum("tokens_input", default=0),
-    "tokens_output": Sum("tokens_output", default=0),
-    "cost_nano_usd": Sum("cost_nano_usd", default=0),
-    "blocked": Count("pk", filter=Q(status=Status.BLOCKED)),
-    "errors": Count("pk", filter=Q(status__in=[Status.ERROR, Status.INTERRUPTED])),
-}
-# By the name of the grouping: the expression that groups, and the column of its name (the last one seen) if any.
-_GROUPINGS: dict[str, tuple[Any, str | None]] = {
-    "model": (F("model"), None),
-    "application": (F("application_id"), "application_name"),
-    "user": (F("user_id"), "user_name"),
-    "day": (TruncDate("timestamp", tzinfo=UTC), None),
-    "status": (F("status"), None),
-}
+_GROUPINGS = {"model": "model", "application": "application_id", "user": "user_id", "day": None, "status": "status"}
+"""By the name of the grouping: the dimension of usage; a day is none."""
 
 
 class Usage(ApiView):
@@ -338,31 +434,36 @@ class Usage(ApiView):
         if not may(self.caller, Action.VIEW, "audit.requestrecord"):
             raise PermissionDenied("Your role does not allow this.")
         given = query_values(request, {*self.filters, "group_by"})
-        rows = visible(RequestRecord.objects.all(), self.caller)
-        for name in given.keys() & self.filters.keys():
-            value = read_value(name, given[name], self.filters[name].read)
-            rows = rows.filter(_id_bounds(name, value), **{self.filters[name].lookup: value})
+        values = {name: read_value(name, given[name], self.filters[name].read) for name in given.keys() - {"group_by"}}
         group_by = read_value("group_by", given["group_by"], as_choice(*_GROUPINGS)) if "group_by" in given else None
-        groups = _groups(rows, group_by) if group_by else []
-        return Response({**_totals(rows.aggregate(**_SUMS)), "group_by": group_by, "groups": groups})
+        scope, period = self._scope(values), Period(values.get("since", EARLIEST), values.get("until", LATEST))
+        dimension = _GROUPINGS[group_by] if group_by else None
+        sums, groups = usage.breakdown(scope, period, [dimension] if dimension else [], MAX_GROUPS)
+        found = groups[dimension] if dimension else _days(scope, period) if group_by else []
+        return Response({**_totals(sums), "group_by": group_by, "groups": [_group(group) for group in found]})
+
+    def _scope(self, values: Mapping[str, Any]) -> Scope:
+        own = reach(self.caller, "audit.requestrecord")
+        if (chosen := values.get("organization")) is not None:
+            own = frozenset({chosen}) if own is None else own & {chosen}
+        return Scope(own, values.get("application"), values.get("user"), values.get("model"))
 
 
-def _groups(rows: "QuerySet[RequestRecord]", group_by: str) -> list[dict[str, Any]]:
-    expression, name = _GROUPINGS[group_by]
-    names = {"name": Max(name)} if name else {}
-    sums = rows.order_by().annotate(key=expression).values("key").annotate(**_SUMS, **names)
-    order = "key" if group_by == "day" else "-requests"
-    return [_group(found) for found in sums.order_by(order, "key")[:MAX_GROUPS]]
+def _days(scope: Scope, period: Period) -> list[Group]:
+    days = usage.timeline(scope, period, usage.DAY)
+    return [Group(str(day.date()), "", sums) for day, sums in days.items()][:MAX_GROUPS]
 
 
-def _group(found: Mapping[str, Any]) -> dict[str, Any]:
-    key = None if found["key"] is None else str(found["key"])
-    return {"key": key, "name": found.get("name") or key or "", **_totals(found)}
+def _group(group: Group) -> dict[str, Any]:
+    return {"key": group.key, "name": group.name or group.key or "", **_totals(group.sums)}
 
 
-def _totals(sums: Mapping[str, Any]) -> dict[str, Any]:
-    totals = {name: sums[name] for name in ("requests", "tokens_input", "tokens_output", "blocked", "errors")}
-    # SQLite and PostgreSQL both sum integers exactly; PostgreSQL's sum of bigints arrives as a Decimal.
-    return {name: int(value) for name, value in totals.items()} | {
-        "cost_usd": usd_from_nano(int(sums["cost_nano_usd"]))
+def _totals(sums: Sums) -> dict[str, Any]:
+    return {
+        "requests": sums.requests,
+        "tokens_input": sums.tokens_input,
+        "tokens_output": sums.tokens_output,
+        "cost_usd": usd_from_nano(sums.cost_nano_usd),
+        "blocked": sums.blocked,
+        "errors": sums.errors,
     }

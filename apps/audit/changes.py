@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.audit.models import ChangeRecord
 
-HIDDEN_FIELDS = frozenset({"password", "digest", "encrypted_secret", "data_key_id", "pepper_id"})
+HIDDEN_FIELDS = frozenset({"password", "digest", "encrypted_secret", "encrypted_former", "data_key_id", "pepper_id"})
 """Fields whose values never reach a change record; a change of one is noted as changed, not what it was."""
 _WITHOUT_DOING = frozenset({"last_login"})
 

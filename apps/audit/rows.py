@@ -16,7 +16,10 @@ Row = dict[str, Any]
 
 
 def insert_rows(connection: BaseDatabaseWrapper, model: type[models.Model], rows: Sequence[Row]) -> None:
-    """Insert ``rows``, each with a value for every column of ``model`` by its column's name; what is there stays."""
+    """Insert ``rows``, each with values for columns of ``model`` by their names; what is there stays.
+
+    A column that a row does not name is null.
+    """
     columns = _columns(model)
     with connection.cursor() as cursor:
         cursor.executemany(_plain_statement(model), [_prepared(connection, columns, row) for row in rows])
@@ -62,10 +65,11 @@ def _plain_statement(model: type[models.Model]) -> str:
 def _prepared(
     connection: BaseDatabaseWrapper, columns: Sequence[tuple[str, "models.Field[Any, Any]"]], row: Row
 ) -> list[Any]:
-    return [_prepared_value(connection, field, row[name]) for name, field in columns]
+    # A row that an older version spooled lacks the columns that came later, as it does on PostgreSQL.
+    return [_prepared_value(connection, field, row.get(name)) for name, field in columns]
 
 
 def _prepared_value(connection: BaseDatabaseWrapper, field: "models.Field[Any, Any]", value: Any) -> Any:
     if isinstance(field, models.JSONField):
-        return dump_rows(value)
+        return None if value is None else dump_rows(value)
     return field.get_db_prep_save(field.to_python(value), connection)

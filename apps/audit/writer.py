@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError, DataError, Error, IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.audit import wires
+from apps.audit import fence, wires
 from apps.audit.prepared import OUTDATED
 from apps.audit.spool import Spool
 
@@ -127,8 +127,8 @@ class Writer:
     def queue_age(self) -> float:
         """Return the seconds that the oldest member has waited; who waits aside for a locked row does not count."""
         try:
-            return time.monotonic() - self._queue[0].since
-        except IndexError:
+            return time.monotonic() - self._queue[0].since if self._queue else 0.0
+        except IndexError:  # the writer has just taken the last one
             return 0.0
 
     def held(self) -> int:
@@ -159,6 +159,7 @@ class Writer:
     # --- the thread
 
     def _work(self) -> None:
+        fence.work_across_organizations()
         try:
             while not self._finished():
                 self._wake.wait(ASIDE_POLL_SECONDS if self._aside or self._stop_by else SPOOL_POLL_SECONDS)

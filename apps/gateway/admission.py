@@ -11,8 +11,9 @@ nobody was shed for as long, it is short, and a newcomer who finds it full is sh
 longest queue is shed in its place.
 
 Many places make the most of a process, and make everyone slow: each request shares the processor with all the others.
-While one organization alone is in the way of itself, the first counts. Once several are, fewer places are given, and
-an organization that asks for little finds the process nearly as quick as if it were alone.
+While one organization alone is in the way of itself, the first counts. Once several are, the places are shared: the one
+with the longest queue has fewer of them, and its requests go step by step behind those of all others (`pacing`).
+Whoever asks for little goes past the room, and finds the process nearly as quick as if it were alone.
 """
 
 import asyncio
@@ -27,18 +28,21 @@ from uuid import UUID
 
 from apps.gateway import metrics
 from apps.gateway.errors import Overloaded
+from apps.gateway.pacing import Pace
 
 BURST_SECONDS = 1.0
 """How long the room may go without being empty before that is overload; also the longest wait in it."""
 BURST_ROOM = 4
 """Places in the room in a burst, for each place at work."""
 OVERLOAD_ROOM = 1 / 8
-"""The same while there is overload. Who waits in vain costs more than who is sent away at once."""
+"""The same while there is overload, for each organization that waits: a flood fills its own room and no other's. Who
+waits in vain costs more than who is sent away at once."""
 OVERLOAD_SECONDS = 0.02
 """The longest wait in the room while there is overload, for the longest queue: another's turn comes soon enough."""
 
 SHARED_PLACES = 1 / 4
-"""How much of the places at work is given while several organizations wait for them."""
+"""How much of the places at work is given to the queues while several organizations wait, and as much again to those
+that go past the room."""
 
 Organization = UUID | None
 """Whose a request is, as far as memory knows; everybody whom it does not know is one."""
@@ -53,13 +57,18 @@ class Signal(StrEnum):
 
 
 class Ticket:
-    """A request's place. Whoever has it closes it, once or more often, whichever way the request ends."""
+    """A request's place. Whoever has it closes it, once or more often, whichever way the request ends.
 
-    __slots__ = ("_admission", "_open", "_working")
+    ``paced``: the steps of its work wait for their turns. ``light``: it went past the room.
+    """
 
-    def __init__(self, admission: "Admission") -> None:
+    __slots__ = ("_admission", "_light", "_open", "_working", "paced")
+
+    def __init__(self, admission: "Admission", *, light: bool = False, paced: bool = False) -> None:
         self._admission = admission
         self._open = self._working = True
+        self._light = light
+        self.paced = paced
 
     def aside(self) -> "Aside":
         """Leave the place to others while this request waits: ``with ticket.aside(): await ...``."""
@@ -69,6 +78,9 @@ class Ticket:
         """Leave the place to others until `close` or `come_back`."""
         if self._working:
             self._working = False
+            if self._light:
+                self._light = False
+                self._admission.light -= 1
             self._admission.leave()
 
     def come_back(self) -> None:
@@ -122,13 +134,16 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.most_working, self.most_held, self.longest_queue_age = in_flight, held, longest_queue_age
-        self.working = self.held = self.waiting = 0
+        self.working = self.held = self.waiting = self.light = 0
+        self.pace = Pace(self._is_shared)
+        self._shared_places = max(1, int(in_flight * SHARED_PLACES))
         self._queue_age = queue_age
         self._clock = clock
         self._room: OrderedDict[Organization, deque[asyncio.Future[None]]] = OrderedDict()
         self._occupied_since = 0.0
         self._overloaded_until = 0.0
         self._last_to_wait: Organization = None
+        self._heaviest: Organization = None
         self._shared_until = 0.0
 
     async def enter(self, whose: Callable[[], Organization]) -> Ticket:
@@ -137,12 +152,17 @@ class Admission:
         ``whose`` is asked only if there is no place at once.
         """
         self.check(whose)
-        if self.waiting or self.working >= self.places:
-            await self._wait(whose())  # whoever made room has counted us in
-        else:
-            self.working += 1
-            self.held += 1
-        return Ticket(self)
+        if not self.waiting and self.working < self.places:
+            self._let_in()
+            return Ticket(self)
+        organization = whose()
+        if self._is_shared() and organization != self._heaviest and self.light < self._shared_places:
+            self._shared_until = self._clock() + BURST_SECONDS
+            self._let_in()
+            self.light += 1
+            return Ticket(self, light=True)
+        has_much_to_do = await self._wait(organization)  # whoever made room has let us in
+        return Ticket(self, paced=has_much_to_do)
 
     def check(self, whose: Callable[[], Organization]) -> None:
         """Raise `Overloaded` where `enter` would, without waiting."""
@@ -164,16 +184,13 @@ class Admission:
             if organization in self._room:
                 self._room.move_to_end(organization)
             if not turn.done():
-                self.working += 1
-                self.held += 1
+                self._let_in()
                 turn.set_result(None)
 
     @property
     def places(self) -> int:
         """How many requests may be at work now."""
-        if self._shared_until and self._clock() < self._shared_until:
-            return max(1, int(self.most_working * SHARED_PLACES))
-        return self.most_working
+        return self._shared_places + self.light if self._is_shared() else self.most_working
 
     @property
     def overloaded(self) -> bool:
@@ -182,13 +199,23 @@ class Admission:
         return now < self._overloaded_until or (self.waiting > 0 and now - self._occupied_since > BURST_SECONDS)
 
     def _places_to_wait(self) -> int:
-        return max(1, int(self.most_working * OVERLOAD_ROOM)) if self.overloaded else self.most_working * BURST_ROOM
+        if not self.overloaded:
+            return self.most_working * BURST_ROOM
+        return max(1, int(self.most_working * OVERLOAD_ROOM)) * max(1, len(self._room))
 
     def _is_behind(self, organization: Organization, newcomers: int) -> bool:
         """Whether another queue would be longer even with so many newcomers in this one's."""
         return len(self._room.get(organization, ())) + newcomers < len(self._room[self._longest()])
 
-    async def _wait(self, organization: Organization) -> None:
+    def _let_in(self) -> None:
+        self.working += 1
+        self.held += 1
+
+    def _is_shared(self) -> bool:
+        return bool(self._shared_until) and self._clock() < self._shared_until
+
+    async def _wait(self, organization: Organization) -> bool:
+        """Wait for a place. Return whether that was in the longest queue of several; raise `Overloaded`."""
         room = self._places_to_wait()
         while self.waiting > room:  # the burst became an overload: its last are too many
             self._shed_last_of(self._longest(), Signal.IN_FLIGHT)
@@ -205,6 +232,8 @@ class Admission:
             raise
         finally:
             expiry.cancel()
+            del turn  # who was shed would hold itself: the future its error, the error this frame
+        return impatient and self._is_shared()
 
     def _longest(self) -> Organization:
         return max(self._room, key=lambda organization: len(self._room[organization]))
@@ -226,6 +255,7 @@ class Admission:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._room.setdefault(organization, deque()).append(turn)
         self.waiting += 1
+        self._heaviest = self._longest()
         return turn
 
     def _expire(self, organization: Organization, turn: "asyncio.Future[None]", *, spared: bool = False) -> None:

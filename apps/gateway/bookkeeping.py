@@ -8,6 +8,7 @@ All of a group's members are handled in one transaction; closings go first, sinc
 exist yet are created before any is locked: to create one may mean to wait for another process that is creating it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from uuid import UUID
 import orjson
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.audit.alerts import count_interrupted
+from apps.audit.clock import database_now
 from apps.audit.journal import LATER, Steps
 from apps.audit.models import Status
 from apps.audit.rows import Row, dump_rows
@@ -68,7 +71,9 @@ Member = Intent | Closing | Refusal
 
 def write_group(connection: BaseDatabaseWrapper, members: Sequence[Member]) -> list[Any]:
     """Write a group inside the journal's transaction; return one result for each member."""
-    return write_members(group_store(connection), members)
+    results = write_members(group_store(connection), members)
+    _tell_of_interrupted(members, results)
+    return results
 
 
 def write_members(store: GroupStore, members: Sequence[Member]) -> list[Any]:
@@ -149,6 +154,17 @@ STEPS = Steps(run=write_group, run_free=write_free, undo=undo, dump=dump, load=l
 def record_of_intent(intent: Row, request_id: UUID) -> Row:
     """Return the final record of a request as far as its intent knows it; the caller says how it ended."""
     return {**intent, "id": request_id, "organization_id": UUID(str(intent["organization_id"]))}
+
+
+def _tell_of_interrupted(members: Sequence[Member], results: Sequence[Any]) -> None:
+    """Raise alerts of the requests that were recorded as interrupted just now, summed by organization."""
+    ended = [
+        member.record["organization_id"]
+        for member, result in zip(members, results, strict=True)
+        if isinstance(member, Closing) and result is not None and member.record["status"] == Status.INTERRUPTED
+    ]
+    for organization_id, number in sorted(Counter(ended).items()):
+        count_interrupted(organization_id, number, database_now())
 
 
 def _request_id(member: Member) -> UUID:

@@ -20,7 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q, QuerySet
 
-from apps.audit import wires
+from apps.audit import fence, wires
 from apps.gateway.judgement import Judgement, judgement_of
 from apps.gateway.models import ModelRoute
 from apps.gateway.providers.base import Endpoint
@@ -211,6 +211,7 @@ class Configurations:
 
     def _begin_reading(self) -> None:
         """Note a reader's connection, so that `close` can end it: a pool offers no last word to each of its threads."""
+        fence.work_across_organizations()
         own = connections[DEFAULT_DB_ALIAS]
         own.inc_thread_sharing()
         self._connections.append(own)

@@ -82,6 +82,10 @@ class Exchange:
     opened: bool = False
     closed: bool = False
     cost_nano_usd: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+    """When each stage began, in microseconds since the request came; it ended in the last one."""
+    decided: int = 0
+    """How often it was decided: more than once if the configuration changed meanwhile."""
     _asked: Row | None = None
     _prompt_text: str | None = None
     _rate_readings: list[dict[str, Any]] | None = None
@@ -94,6 +98,12 @@ class Exchange:
         self._asked = self._prompt_text = self._rate_readings = None
         self.budget_readings = ()
         self.shadow_reasons = []
+        self.stages = {}
+        self.decided += 1
+
+    def begin(self, stage: str) -> None:
+        """Note that a stage begins."""
+        self.stages[stage] = int((time.perf_counter() - self.started) * 1_000_000)
 
     def aside(self) -> Aside:
         """Leave the place at work to others while this request waits for a client or a provider."""
@@ -157,6 +167,7 @@ class Exchange:
             "latency_ms": self.elapsed_ms(),
             "first_byte_ms": self.first_byte_ms,
             "attempts": self.attempts,
+            "path": self.path(),
             "response_hash": keyed_hash(_storable(outcome.response)),
         }
 
@@ -246,6 +257,21 @@ class Exchange:
         """Return what the guardrails found."""
         return [*(self.inspection.findings if self.inspection else ()), *self.output_findings]
 
+    def path(self) -> Row:
+        """Return the way the request went: its stages, and what of it the other columns do not tell."""
+        path: Row = {"stages": self.stages}
+        if self.decided > 1:
+            path["decided"] = self.decided
+        if self.route is not None and len(self.route.candidates) > 1:
+            targets = [candidate.target for candidate in self.route.candidates]
+            path["route"] = [{"provider": target.endpoint.provider, "model": target.model} for target in targets]
+        if self.route is not None and self.reserved is not None:
+            given = self.reserved.output_tokens
+            path |= {"clamped": given} if given < self.route.worst.output_tokens else {}
+        if self.judgement is not None and self.prompt is not None and self.prompt.stream:
+            path["stream"] = "held" if self.judgement.output_guard.intervenes else "relayed"
+        return path
+
     def _why(self) -> Row:
         return {**self._decision(), "findings": self.findings(), "limits": self.limits()}
 
@@ -299,7 +325,7 @@ def _provider(candidate: Candidate | None) -> Row:
     if candidate is None:
         return {"provider": "", "upstream_model": "", "price": {}}
     target = candidate.target
-    return {"provider": target.endpoint.provider, "upstream_model": target.model, "price": target.price.stamp()}
+    return {"provider": target.endpoint.provider, "upstream_model": target.model, "price": target.price.stamp}
 
 
 def _cost(candidate: Candidate | None, usage: Usage | None) -> int:

@@ -18,12 +18,14 @@ from apps.policies.engine.policy import Policy
 from apps.policies.guardrails.findings import Detector, Finding
 from apps.policies.guardrails.redaction import redact
 from apps.policies.guardrails.scan import scan, scan_all
-from apps.policies.guardrails.strings import replace_strings, strings_of, unscannable_parts
+from apps.policies.guardrails.strings import places_of, replace_strings, strings_of, unscannable_parts
 
 NEVER_STORED = frozenset(Detector) - {Detector.INJECTION}
 """What is redacted in every stored text; a phrase of an injection is no secret and is what an auditor looks for."""
 
 UNSCANNABLE = "UNSCANNABLE_CONTENT"
+MOST_PLACES = 5
+"""Places that a record names of what one rule found; how often it was found is counted in full."""
 _SEVERITY = {FindingAction.FLAG: 0, FindingAction.REDACT: 1, FindingAction.BLOCK: 2}
 _CODES = {Detector.SECRET: "SECRET_DETECTED", Detector.INJECTION: "INJECTION_DETECTED"}
 
@@ -87,7 +89,7 @@ def inspect(value: Any, guard: Guard, where: str) -> Inspection:
     return Inspection(
         passed=_without(value, texts, found, redacted),
         stored=_without(value, texts, found, NEVER_STORED),
-        findings=_summary(found, guard, where),
+        findings=_summary(found, places_of(value, {n for n, here in enumerate(found) if here}), guard, where),
         blocked=blocked_by({f.detector for findings in found for f in findings}, guard, where),
     )
 
@@ -121,10 +123,27 @@ def _without(
     return replace_strings(value, replacements) if replacements else value
 
 
-def _summary(found: Iterable[Sequence[Finding]], guard: Guard, where: str) -> tuple[dict[str, Any], ...]:
-    counts = Counter((finding.detector, finding.rule) for findings in found for finding in findings)
+def _summary(
+    found: Sequence[Sequence[Finding]], places: Mapping[int, str], guard: Guard, where: str
+) -> tuple[dict[str, Any], ...]:
+    """Say what was found, how often and where: never what it reads."""
+    counts: Counter[tuple[Detector, str]] = Counter()
+    at: dict[tuple[Detector, str], dict[str, None]] = {}
+    for number, findings in enumerate(found):
+        for finding in findings:
+            kind = (finding.detector, finding.rule)
+            counts[kind] += 1
+            place = places[number] if where == "input" else f"choices{places[number]}"
+            at.setdefault(kind, {})[place] = None
     return tuple(
-        {"detector": detector.value, "rule": rule, "count": count, "where": where, **_what_happens(detector, guard)}
+        {
+            "detector": detector.value,
+            "rule": rule,
+            "count": count,
+            "where": where,
+            **_what_happens(detector, guard),
+            "at": list(at[detector, rule])[:MOST_PLACES],
+        }
         for (detector, rule), count in sorted(counts.items())
     )
 

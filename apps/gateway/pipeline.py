@@ -7,7 +7,7 @@ answers whatever happened, after the record of it was handed to the journal.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +41,7 @@ from apps.gateway.exchange import Exchange, Outcome
 from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
 from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, shadow_reason
+from apps.gateway.pacing import Paced
 from apps.gateway.prompt import Prompt, parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.refusals import over_budget, rate_limited
@@ -156,7 +157,7 @@ class Pipeline:
     # --- the path
 
     async def _admitted(
-        self, exchange: Exchange, inbound: Inbound, work: Callable[[Exchange, Inbound], Awaitable[Answer]]
+        self, exchange: Exchange, inbound: Inbound, work: Callable[[Exchange, Inbound], Coroutine[Any, Any, Answer]]
     ) -> Answer:
         """Do the work when there is a place for it. Who is shed is counted, not recorded: nothing was done for them."""
         try:
@@ -165,7 +166,8 @@ class Pipeline:
             return _refusal_answer(exchange, error)
         stream = None
         try:
-            answer = await work(exchange, inbound)
+            path = work(exchange, inbound)
+            answer = await (Paced(path, self.admission.pace) if exchange.ticket.paced else path)
             stream = answer.stream
         finally:
             if stream is None:
@@ -256,6 +258,7 @@ class Pipeline:
         return await self._call(exchange, inbound)
 
     async def _authenticate(self, exchange: Exchange, inbound: Inbound) -> None:
+        exchange.begin("authenticate")
         try:
             await self._identify(exchange, inbound)
         except Forbidden:  # a key of no organization is valid: its request's shape comes first
@@ -270,6 +273,7 @@ class Pipeline:
         exchange.caller, exchange.configuration = found
 
     async def _parse(self, exchange: Exchange, inbound: Inbound) -> None:
+        exchange.begin("parse")
         if exchange.prompt is None:
             if inbound.content_encoding not in ("", "identity"):
                 raise InvalidRequest("Compressed bodies are not read: send it without Content-Encoding.", status=415)
@@ -279,6 +283,7 @@ class Pipeline:
 
     def _judge(self, exchange: Exchange) -> None:
         """Find who serves the model (404), what the policies say (403) and what it costs (403 if nobody knows)."""
+        exchange.begin("judge")
         caller, configuration, prompt = exchange.caller, exchange.configuration, exchange.prompt
         assert caller is not None
         assert configuration is not None
@@ -301,6 +306,7 @@ class Pipeline:
             exchange.output_allowance = output_allowance(decision.request_limits, exchange.asked)
 
     async def _inspect(self, exchange: Exchange) -> None:
+        exchange.begin("inspect")
         prompt, judgement = exchange.prompt, exchange.judgement
         assert prompt is not None
         assert judgement is not None
@@ -310,6 +316,7 @@ class Pipeline:
         refuse_unscannable(prompt.body, judgement.input_guard)
 
     def _plan(self, exchange: Exchange) -> None:
+        exchange.begin("plan")
         assert exchange.inspection is not None
         assert exchange.judgement is not None
         assert exchange.prompt is not None
@@ -319,6 +326,7 @@ class Pipeline:
         exchange.route = plan_route(body, exchange.priced, exchange.judgement.decision)
 
     async def _take_limits(self, exchange: Exchange) -> None:
+        exchange.begin("take_limits")
         judgement, route = exchange.judgement, exchange.route
         assert judgement is not None
         assert route is not None
@@ -353,6 +361,7 @@ class Pipeline:
 
     async def _open(self, exchange: Exchange) -> None:
         """Commit the intent and the reservations, or give back what was taken."""
+        exchange.begin("open")
         try:
             exchange.reserved = await self._commit_intent(exchange)
         except BaseException:
@@ -409,6 +418,7 @@ class Pipeline:
     # --- the call
 
     async def _call(self, exchange: Exchange, inbound: Inbound) -> Answer:
+        exchange.begin("call")
         assert exchange.prompt is not None
         candidate, response = await self._reach_provider(exchange)
         if exchange.prompt.stream:
@@ -463,6 +473,7 @@ class Pipeline:
         return response
 
     async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
+        exchange.begin("deliver")
         judgement = exchange.judgement
         assert judgement is not None
         choices = reply.body["choices"]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 
 from apps.audit.journal import Journal
+from apps.audit.recurring import Recurring
 from apps.audit.spool import Spool
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
@@ -23,6 +24,7 @@ from apps.gateway.providers.base import Endpoint
 from apps.gateway.routing import Environment
 from apps.gateway.sweeper import Sweeper
 from apps.gateway.transport import Limits, Timeouts, Transport
+from apps.gateway.usage_rolls import roll_usage
 from apps.orgs import wrapping
 from apps.policies.guardrails.scan import warm
 from apps.policies.rates.base import RateStore
@@ -43,6 +45,7 @@ class Runtime:
         self.rates, self.census = _rate_store()
         self.transport = _transport()
         self.sweeper = Sweeper(settings.SWEEP_SECONDS)
+        self.usage_rolls = Recurring("summing up of usage", settings.ROLLUP_SECONDS, roll_usage)
         self.pipeline = Pipeline(
             admission=Admission(
                 in_flight=settings.MAX_IN_FLIGHT,
@@ -67,14 +70,17 @@ class Runtime:
         await asyncio.get_running_loop().run_in_executor(None, wrapping.prepare)
 
     def start_sweeping(self) -> None:
-        """Resolve, every now and then, what dead processes left open, and write what they left in the spool."""
+        """Do, every now and then, what no request does: resolve what dead processes left open, write what they left
+        in the spool, sum up usage.
+        """
         self.journal.start()
         self.sweeper.start()
+        self.usage_rolls.start()
 
     async def stop(self) -> None:
         """Finish what is under way and write everything that waits. A database that hangs does not delay the end."""
         loop = asyncio.get_running_loop()
-        sweeping = loop.run_in_executor(None, self.sweeper.stop)
+        recurring = [loop.run_in_executor(None, work.stop) for work in (self.sweeper, self.usage_rolls)]
         await self.pipeline.close()
         await loop.run_in_executor(None, self.journal.stop)
         await self.transport.close()
@@ -82,7 +88,7 @@ class Runtime:
             await self.census.stop()
         await self.rates.close()
         await loop.run_in_executor(None, self.configurations.close)
-        await sweeping
+        await asyncio.gather(*recurring)
 
 
 class BackgroundLoop:

@@ -114,6 +114,7 @@ class AnswerStream:
                 break
         if not self._assembly.finished:
             raise UpstreamError(Fault.BROKEN, "The provider's answer ended too early.")
+        self._exchange.begin("deliver")
 
     def _parse(self, events: Sequence[bytes]) -> tuple[list[Chunk], UpstreamError | None]:
         """Read events that came together; what came before a broken one was produced, and counts."""

@@ -6,20 +6,18 @@ decides what is overdue.
 """
 
 import logging
-import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, Error, close_old_connections, connection, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from apps.audit import wires
 from apps.audit.journal import LATER
 from apps.audit.models import OpenRequest, RequestRecord, Status
+from apps.audit.recurring import Recurring
 from apps.audit.writer import LOCK_TIMEOUT_MS
 from apps.gateway.bookkeeping import Closing, record_of_intent, write_free
 
@@ -87,11 +85,11 @@ def _wait_briefly_for_locks() -> None:
 
 def _closing(row: OpenRequest, recorded: dict[UUID, int]) -> Closing:
     """Say how a request ended. One that was answered with a refusal, and whose intent was committed late, has a
-    record already: it pays what that says.
+    record already: it pays what that says, and nobody hears that it was interrupted.
     """
     record = {
         **record_of_intent(row.intent, row.id),
-        "status": Status.INTERRUPTED.value,
+        "status": (Status.ERROR if row.id in recorded else Status.INTERRUPTED).value,
         "http_status": 0,
         "error_code": "INTERRUPTED",
         "error_message": "The process that served this request ended before its outcome was recorded.",
@@ -101,41 +99,14 @@ def _closing(row: OpenRequest, recorded: dict[UUID, int]) -> Closing:
     return Closing(record, None)
 
 
-class Sweeper:
+class Sweeper(Recurring):
     """A thread that sweeps every so many seconds, for servers that run without a Celery beat."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._connection: BaseDatabaseWrapper | None = None
+        super().__init__("sweeper", seconds, _sweep_and_say)
 
-    def start(self) -> None:
-        """Start the thread, unless sweeping is turned off (0 seconds)."""
-        if self._seconds > 0 and self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
-            self._thread.start()
 
-    def stop(self, timeout: float = 0.5) -> None:
-        """End the thread; one that still waits for the database after ``timeout`` seconds is cut off from it."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                wires.cut(self._connection)
-
-    def _work(self) -> None:
-        self._connection = connections[DEFAULT_DB_ALIAS]
-        while not self._stop.wait(self._seconds):
-            close_old_connections()
-            try:
-                resolved = sweep()
-            except Error:
-                logger.warning("Could not sweep: the database did not answer.")
-                connection.close()
-            except Exception:
-                logger.exception("A sweep failed; the next one tries again.")
-            else:
-                if resolved:
-                    logger.warning("Resolved %d interrupted requests.", resolved)
-        connection.close()
+def _sweep_and_say() -> None:
+    resolved = sweep()
+    if resolved:
+        logger.warning("Resolved %d interrupted requests.", resolved)

@@ -43,7 +43,7 @@ from apps.orgs.admin_forms import (
 )
 from apps.orgs.admins import loses_its_admins, only_admin_of, said_of
 from apps.orgs.encryption import DecryptionError, KeysUnavailable, Purpose
-from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
+from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, UsageTag, User
 from apps.orgs.public_address import public_url
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import (
@@ -53,6 +53,7 @@ from apps.orgs.scoped_admin import (
     ScopedForm,
     ScopedInline,
     ScopedRelatedFilter,
+    SpendingAdmin,
     actor_of,
     badge,
     detail_action,
@@ -82,7 +83,14 @@ UNREADABLE = "cannot be read: enter it again"
 GUIDED = "guided"
 """The parameter of an address that says that the person is being led through setting an organization up."""
 
-CONTENTS = ("orgs.application", "orgs.apikey", "policies.policy", "orgs.providercredential", "gateway.modelroute")
+CONTENTS = (
+    "orgs.application",
+    "orgs.apikey",
+    "policies.policy",
+    "orgs.providercredential",
+    "gateway.modelroute",
+    "alerts.destination",
+)
 """What an organization's page leads to, in the order in which one sets it up."""
 MOST_ROUTES = 1000
 
@@ -133,6 +141,15 @@ class _MembershipInline(ScopedInline):
         formset.person = user_of(request)
         return formset
 
+    def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Any]":
+        """Return the memberships with what their rows name."""
+        return super().get_queryset(request).select_related("application")
+
+    @admin.display(description="Calls for")
+    def calls_for(self, membership: Membership) -> str:
+        """Return the application that the identity provider says the person calls for."""
+        return str(membership.application or "-")
+
 
 class _KeepsAdmins(ScopedAdmin):
     """A page on which an organization can lose its last admin: the record of that says so."""
@@ -149,7 +166,8 @@ class _KeepsAdmins(ScopedAdmin):
 class MembersInline(_MembershipInline):
     """An organization's people."""
 
-    fields = ["user", "role"]
+    fields = ["user", "role", "calls_for"]
+    readonly_fields = ("calls_for",)
     autocomplete_fields = ["user"]
     verbose_name = "member"
     verbose_name_plural = "members"
@@ -158,18 +176,32 @@ class MembersInline(_MembershipInline):
 class RolesInline(_MembershipInline):
     """A user's roles."""
 
-    readonly_fields = ("where",)
+    readonly_fields = ("where", "calls_for")
     verbose_name = "role in an organization"
     verbose_name_plural = "roles in organizations"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; who may only look has no choice of the organization that could be shown."""
-        return ["organization" if user_of(request).is_superuser else "where", "role"]
+        return ["organization" if user_of(request).is_superuser else "where", "role", "calls_for"]
 
     @admin.display(description="Organization")
     def where(self, membership: Membership) -> str:
         """Return the organization's name."""
         return str(membership.organization)
+
+
+class UsageTagsInline(ScopedInline):
+    """The metadata keys by which an organization's usage is broken down."""
+
+    model = UsageTag
+    fields = ["key"]
+    max_num = UsageTag.MOST
+    verbose_name = "metadata key of the usage page"
+    verbose_name_plural = "metadata keys of the usage page"
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        """Return the formset's class, which takes no more than there may be."""
+        return super().get_formset(request, obj, validate_max=True, **kwargs)
 
 
 class KeysInline(ScopedInline):
@@ -202,7 +234,7 @@ class KeysInline(ScopedInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(_KeepsAdmins):
+class OrganizationAdmin(_KeepsAdmins, SpendingAdmin):
     """Tenants."""
 
     when_empty = "An organization is a tenant: everything else belongs to one."
@@ -213,13 +245,19 @@ class OrganizationAdmin(_KeepsAdmins):
     ordering = ["name"]
     fields = ["name", "id", "current_state", "created_at"]
     readonly_fields = ["id", "current_state", "created_at"]
-    inlines = [MembersInline]
-    actions_detail = ["set_up", "suspend", "activate"]
+    inlines = [MembersInline, UsageTagsInline]
+    actions_detail = ["set_up", "usage", "suspend", "activate"]
+    spends_as = "organization"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Organization]":
         """Return the organizations with how many applications each has."""
         rows: models.QuerySet[Organization] = super().get_queryset(request)
         return rows.annotate(applications_count=models.Count("applications", distinct=True))
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """Return what else is on the page; a new organization has no usage to break down yet."""
+        inlines = super().get_inlines(request, obj)
+        return inlines if obj else [inline for inline in inlines if inline is not UsageTagsInline]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new organization has a name alone."""
@@ -317,7 +355,7 @@ class OrganizationAdmin(_KeepsAdmins):
 
 
 @admin.register(Application)
-class ApplicationAdmin(GovernedAdmin):
+class ApplicationAdmin(GovernedAdmin, SpendingAdmin):
     """Software that calls the gateway."""
 
     when_empty = "An application is a program of yours that calls models. Create one, then make a key for it."
@@ -329,8 +367,8 @@ class ApplicationAdmin(GovernedAdmin):
     fields = ["organization", "name", "is_active", "id", "created_at"]
     readonly_fields = ["id", "created_at"]
     inlines = [KeysInline]
-    actions_detail = ["new_key", "try_out", "explain"]
-    governed_as = "application"
+    actions_detail = ["new_key", "try_out", "explain", "usage"]
+    governed_as = spends_as = "application"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields; a new application has no id to show yet."""
@@ -544,18 +582,18 @@ class ApiKeyAdmin(GovernedAdmin):
 
 
 @admin.register(User)
-class UserAdmin(_KeepsAdmins, GovernedAdmin):
+class UserAdmin(_KeepsAdmins, GovernedAdmin, SpendingAdmin):
     """People and their roles."""
 
     list_display = ["username", "full_name", "email", "current_state", "is_superuser", "roles"]
     list_filter = ["is_active", "is_superuser", ("memberships__organization", ScopedRelatedFilter)]
     search_fields = ["username", "full_name", "email"]
-    fields = ["username", "full_name", "email", "is_active", "is_superuser", "last_login", "created_at"]
-    readonly_fields = ["last_login", "created_at"]
+    fields = ["username", "full_name", "email", "is_active", "is_superuser", "known_as", "last_login", "created_at"]
+    readonly_fields = ["known_as", "last_login", "created_at"]
     add_fieldsets = [(None, {"fields": ["username", "full_name", "email", "password", "organization", "role"]})]
     inlines = [RolesInline]
-    actions_detail = ["set_password", "changes", "explain"]
-    governed_as = "user"
+    actions_detail = ["set_password", "changes", "explain", "usage"]
+    governed_as = spends_as = "user"
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[User]":
         """Return the users, each with the roles that the person may see."""
@@ -578,6 +616,11 @@ class UserAdmin(_KeepsAdmins, GovernedAdmin):
     def current_state(self, user: User) -> str:
         """Return whether the user may log in and use keys."""
         return "active" if user.is_active else "inactive"
+
+    @admin.display(description="Identity provider knows them as")
+    def known_as(self, user: User) -> str:
+        """Return who they are at the identity provider, by subject and issuer."""
+        return ", ".join(map(str, user.identities.all())) or "-"
 
     @admin.display(description="Roles")
     def roles(self, user: Any) -> str:

@@ -47,6 +47,8 @@ class Purpose(StrEnum):
     TEST = "test"
     """To ask the provider for its models because a person wants to know whether the secret works."""
     ROTATION = "rotation"
+    ALERT = "alert"
+    """To send an alert with it."""
 
 
 @dataclass(frozen=True, slots=True)

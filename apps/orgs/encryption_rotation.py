@@ -6,16 +6,18 @@ each row once.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.apps import apps
+from django.db import models, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.audit.changes import Actor, record_change
 from apps.orgs import wrapping
-from apps.orgs.encryption import DecryptionError, KeysUnavailable, Purpose
-from apps.orgs.models import DataKey, ProviderCredential
+from apps.orgs.encryption import DecryptionError, KeysUnavailable
+from apps.orgs.models import DataKey, HoldsSecrets
 
 _ACTOR = Actor(id=None, name="rotate_encryption", via="command")
 _PAGE = 500
@@ -40,8 +42,8 @@ class Renewed:
     secrets: int = 0
     removed: int = 0
     """Retired data keys that nothing was under any more."""
-    unreadable: list[UUID] = field(default_factory=list)
-    """Credentials whose secret cannot be decrypted: somebody has to enter it again."""
+    unreadable: list[str] = field(default_factory=list)
+    """Rows (of credentials and of others) whose secret cannot be decrypted: somebody has to enter it again."""
 
 
 def rewrap_data_keys() -> Rewrapped:
@@ -72,12 +74,13 @@ def renew_data_keys() -> Renewed:
 
 
 def _encrypt_anew(report: Renewed) -> None:
-    old = ProviderCredential.objects.filter(data_key__retired_at__isnull=False)
-    for (credential_id,) in _pages(old.values_list("id")):
-        try:
-            report.secrets += _encrypt_one_anew(credential_id)
-        except DecryptionError:
-            report.unreadable.append(credential_id)
+    for model in _holders():
+        old: QuerySet[Any] = QuerySet(model).filter(data_key__retired_at__isnull=False)
+        for (row_id,) in _pages(old.values_list("id")):
+            try:
+                report.secrets += _encrypt_one_anew(model, row_id)
+            except DecryptionError:
+                report.unreadable.append(f"{model._meta.verbose_name} {row_id}")
 
 
 @transaction.atomic
@@ -94,31 +97,35 @@ def _rewrap(key_id: UUID, current: str) -> bool:
 
 
 @transaction.atomic
-def _encrypt_one_anew(credential_id: UUID) -> bool:
-    rows = ProviderCredential.objects.select_for_update(of=("self",), no_key=True).select_related("data_key")
-    row = rows.filter(pk=credential_id).first()
+def _encrypt_one_anew(model: type[models.Model], row_id: UUID) -> bool:
+    rows: QuerySet[Any] = QuerySet(model).select_for_update(of=("self",), no_key=True)
+    row = rows.select_related("data_key").filter(pk=row_id).first()
     if row is None or row.data_key is None or row.data_key.retired_at is None:
         return False
-    row.set_secret(row.secret(Purpose.ROTATION))
-    row.save(update_fields=["encrypted_secret", "data_key", "last_four"])
+    row.encrypt_anew()
     return True
 
 
 @transaction.atomic
 def _remove(key_id: UUID) -> bool:
     key = _retired().select_for_update().filter(pk=key_id).first()
-    if key is None or key.credentials.exists():
+    if key is None or any(QuerySet(model).filter(data_key=key).exists() for model in _holders()):
         return False
     record_change(_ACTOR, "delete", key, organization_id=None, reason="Nothing is encrypted under it any more.")
     key.delete()
     return True
 
 
+def _holders() -> list[type[models.Model]]:
+    """Return the models whose rows hold secrets under data keys."""
+    return [model for model in apps.get_models() if issubclass(model, HoldsSecrets)]
+
+
 def _retired() -> "QuerySet[DataKey]":
     return DataKey.objects.filter(retired_at__isnull=False)
 
 
-def _pages(ids: "QuerySet[DataKey, tuple[UUID]] | QuerySet[ProviderCredential, tuple[UUID]]") -> Iterator[tuple[UUID]]:
+def _pages(ids: "QuerySet[Any, tuple[UUID]]") -> Iterator[tuple[UUID]]:
     """Give the ids that a query finds, page by page: each is looked at once, and no transaction stays open."""
     page = list(ids.order_by("id")[:_PAGE])
     while page:

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
+from apps.audit import fence
 from apps.audit.changes import Actor, record_change, state_of
 from apps.orgs import jwts
 from apps.orgs.jwts import Claims
@@ -37,6 +38,7 @@ class Place:
     role: Role
 
 
+@fence.everything()
 def admit(claims: Claims, via: str, address: str | None = None) -> User:
     """Take over what an ID token says of a person, who may be new; return them.
 
@@ -48,6 +50,7 @@ def admit(claims: Claims, via: str, address: str | None = None) -> User:
         return _admit(claims, via, address)
 
 
+@fence.everything()
 def key_of(claims: Claims) -> ApiKey | None:
     """Return what the API does a token's work with: a key of its person that is not stored and ends with the token.
 

@@ -12,6 +12,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.text import slugify
 
+from apps.audit import fence
 from apps.audit.uuid7 import uuid7
 from apps.orgs import data_keys, encryption
 from apps.orgs.encryption import DecryptionError, Place, Purpose
@@ -121,7 +122,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     def roles(self) -> dict[UUID, Role]:
         """Return the role held in each organization, by its id; read once for each instance."""
         if not hasattr(self, "_roles"):
-            self._roles = {m.organization_id: Role(m.role) for m in self.memberships.all()}
+            with fence.everything():
+                self._roles = {m.organization_id: Role(m.role) for m in self.memberships.all()}
         return self._roles
 
 
@@ -312,7 +314,15 @@ class DataKey(models.Model):
         self.wrapped_by, self.wrapped = wrapped.by, wrapped.text
 
 
-class ProviderCredential(models.Model):
+class HoldsSecrets:
+    """A model whose rows hold secrets under a data key, in ``data_key``: a rotation of keys finds it by this."""
+
+    def encrypt_anew(self) -> None:
+        """Encrypt the row's secrets under the current data key, and save that. Raises `encryption.DecryptionError`."""
+        raise NotImplementedError
+
+
+class ProviderCredential(HoldsSecrets, models.Model):
     """How a provider is reached: its address and our secret there, encrypted. Without organization: for all."""
 
     class Provider(models.TextChoices):
@@ -381,6 +391,11 @@ class ProviderCredential(models.Model):
                 raise DecryptionError("The secret has no data key.")
             return encryption.decrypt(self.encrypted_secret, self.data_key.open(), self._place(self.data_key))
 
+    def encrypt_anew(self) -> None:
+        """Encrypt the secret under the current data key, and save that. Raises what `secret` raises."""
+        self.set_secret(self.secret(Purpose.ROTATION))
+        self.save(update_fields=["encrypted_secret", "data_key", "last_four"])
+
     def readable(self) -> bool | None:
         """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""
         try:
@@ -428,3 +443,25 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class UsageTag(models.Model):
+    """A key of requests' metadata by whose values an organization's usage is broken down."""
+
+    MOST: ClassVar[int] = 5
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="usage_tags")
+    key = models.CharField(max_length=64, help_text="As clients write it in the metadata, such as team.")
+
+    class Meta:
+        ordering = ["key"]
+        constraints = [models.UniqueConstraint(fields=["organization", "key"], name="usage_tag_unique")]
+
+    def __str__(self) -> str:
+        return self.key
+
+    def clean(self) -> None:
+        """Refuse a key that no filter of the list of records could name."""
+        if "=" in self.key:
+            raise ValidationError({"key": "A key that has an equals sign cannot be counted."})

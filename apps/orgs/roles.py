@@ -34,6 +34,7 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "orgs.user": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "orgs.membership": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
     "orgs.providercredential": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "orgs.usagetag": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.policy": {Role.ADMIN: _ALL, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.policyversion": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "policies.budget": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
@@ -44,6 +45,9 @@ PERMISSIONS: dict[str, dict[Role, frozenset[Action]]] = {
     "audit.requestrecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "audit.requesttext": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
     "audit.changerecord": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "audit.alert": {Role.ADMIN: _VIEW, Role.DEVELOPER: _VIEW, Role.AUDITOR: _VIEW},
+    "alerts.destination": {Role.ADMIN: _ALL, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
+    "alerts.delivery": {Role.ADMIN: _VIEW, Role.DEVELOPER: _NONE, Role.AUDITOR: _VIEW},
 }
 
 
@@ -57,6 +61,8 @@ BEYOND: dict[str, str] = {
     "policies.policy": "The platform's are a superadmin's.",
     "orgs.providercredential": "The platform's are a superadmin's; a secret is shown to nobody.",
     "gateway.modelroute": "The platform's are a superadmin's.",
+    "alerts.destination": "The platform's are a superadmin's; a secret is shown once or never.",
+    "alerts.delivery": "Who may change its destination has one that failed tried again.",
 }
 
 

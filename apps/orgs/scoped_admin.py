@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import NestedObjects, quote, unquote
-from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
+from django.contrib.admin.widgets import AutocompleteSelect, RelatedFieldWidgetWrapper
 from django.core.exceptions import NON_FIELD_ERRORS, FieldDoesNotExist, PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import connection, models, transaction
@@ -22,6 +23,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 
+from apps.audit import fence
 from apps.audit.changes import Actor, record_change, stamp_of, state_of
 from apps.audit.models import ChangeRecord
 from apps.orgs.models import Organization, User
@@ -208,6 +210,21 @@ class ScopedForm(_ModelForm):
         super()._update_errors(errors)  # type: ignore[misc]  # not in the stubs
 
 
+class ChoiceByTyping(AutocompleteSelect):
+    """A choice by typing. What can be no id is shown as no choice, for the field to refuse."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        """Return the chosen options."""
+        return super().optgroups(name, [one for one in value if self._may_be_an_id(one)], attr)
+
+    def _may_be_an_id(self, text: Any) -> bool:
+        try:
+            self.field.target_field.to_python(text or None)
+        except ValidationError:
+            return False
+        return True
+
+
 class _Scoped(_Base):
     """What pages and inlines have in common."""
 
@@ -234,6 +251,11 @@ class _Scoped(_Base):
         if db_field.remote_field.model is Organization:
             return self._organization_field(db_field, request, **kwargs)
         kwargs.setdefault("queryset", self._related(db_field, user_of(request)))
+        return self._field(db_field, request, **kwargs)
+
+    def _field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs.setdefault("widget", ChoiceByTyping(db_field, self.admin_site))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def _related(self, db_field: Any, user: User) -> "models.QuerySet[Any]":
@@ -249,14 +271,14 @@ class _Scoped(_Base):
     def _organization_field(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         user = user_of(request)
         if user.is_superuser:
-            return super().formfield_for_foreignkey(db_field, request, **kwargs)
+            return self._field(db_field, request, **kwargs)
         own = organizations_of(user, Action.ADD, self.opts.label_lower)
         kwargs["queryset"] = Organization.objects.filter(pk__in=own)
         if len(own) == 1:
             # The one organization goes without saying; it is still checked against the queryset when submitted.
             kwargs |= {"widget": forms.HiddenInput(), "initial": next(iter(own))}
         kwargs["required"] = True
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+        return self._field(db_field, request, **kwargs)
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
         """Return a field that offers and accepts only rows within the person's reach."""
@@ -368,6 +390,8 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         row = super().get_object(request, object_id, from_field)
         if row is None or request.method != "POST" or not connection.in_atomic_block:
             return row
+        if Action.CHANGE.value not in self.opts.default_permissions:
+            return row  # nobody changes it here, and the server's role may not even lock it
         everything: models.QuerySet[models.Model] = models.QuerySet(self.model)
         everything.select_for_update(no_key=True).filter(pk=row.pk).first()
         return super().get_object(request, object_id, from_field)
@@ -565,6 +589,23 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
         """Nothing: `remove` writes the records."""
 
 
+class SpendingAdmin(ScopedAdmin):
+    """The pages of what spends (organizations, applications, users): each leads to its usage."""
+
+    spends_as: ClassVar[str]
+    """What the usage page calls it."""
+
+    def has_usage_permission(self, request: HttpRequest, object_id: str) -> bool:
+        """Whether the person may see records."""
+        return may(user_of(request), Action.VIEW, "audit.requestrecord")
+
+    @detail_action("Usage", permission="usage", icon="monitoring")
+    def usage(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go to what a row has used and spent."""
+        row = self.row_for(request, object_id, Action.VIEW)
+        return HttpResponseRedirect(f"{reverse('admin:usage')}?{urlencode({self.spends_as: row.pk})}")
+
+
 class GovernedAdmin(ScopedAdmin):
     """The pages of what policies govern (applications, users, keys): each leads to the policies that hold for it."""
 
@@ -593,7 +634,8 @@ def _deleted_with(rows: Iterable[models.Model]) -> Iterator[models.Model]:
     if not deleted:
         return
     collector = NestedObjects(using="default", origin=deleted)
-    collector.collect(deleted)
+    with fence.everything():  # what the person may not see would be deleted, too, and keeps the others from it
+        collector.collect(deleted)
     found: Any = collector.model_objs  # sets of rows by their model, whatever the stubs say
     for model, instances in found.items():
         if model._meta.label_lower in PATHS.keys() | SHARED:

@@ -20,6 +20,7 @@ PATHS: dict[str, str] = {
     "orgs.user": "memberships__organization_id",
     "orgs.membership": "organization_id",
     "orgs.providercredential": "organization_id",
+    "orgs.usagetag": "organization_id",
     "policies.policy": "organization_id",
     "policies.policyversion": "organization_id",
     "policies.budget": "organization_id",
@@ -29,6 +30,9 @@ PATHS: dict[str, str] = {
     "audit.requestrecord": "organization_id",
     "audit.requesttext": "organization_id",
     "audit.changerecord": "organization_id",
+    "audit.alert": "organization_id",
+    "alerts.destination": "organization_id",
+    "alerts.delivery": "organization_id",
 }
 SHARED = frozenset({"policies.price"})
 """Models of the platform that every role may view if `roles.PERMISSIONS` says so."""
@@ -56,6 +60,13 @@ def visible(rows: "QuerySet[M]", user: User, action: Action = Action.VIEW) -> "Q
     scoped = rows.filter(**{f"{PATHS[label]}__in": organizations})
     # Only a path through another table can meet a row twice, and on millions of rows DISTINCT is dear.
     return scoped.distinct() if "__" in PATHS[label] else scoped
+
+
+def reach(user: User, label: str) -> frozenset[UUID] | None:
+    """Return the organizations whose ``label`` ("app.model") a user may see; ``None``: those of all."""
+    if user.is_active and user.is_superuser:
+        return None
+    return frozenset(organizations_of(user, Action.VIEW, label))
 
 
 def may(user: User, action: Action, label: str, organization_id: UUID | None = None) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest
 
+from apps.audit import fence
 from apps.audit.changes import Actor, record_change
 from apps.orgs.models import User
 
@@ -26,6 +27,7 @@ class Event(StrEnum):
     LOGOUT = "logout"
 
 
+@fence.everything()
 def record(request: HttpRequest, event: Event, user: Any, reason: str = "") -> None:
     """Append a record. ``user``: whom it is about, ``None`` if nobody here is meant.
 

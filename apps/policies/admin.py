@@ -15,10 +15,10 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from apps.audit.admin import DayFilter, OrganizationFilter
-from apps.audit.explain import readings_of
 from apps.audit.money import usd_from_nano
 from apps.gateway.explanation import effective_policies, explain
 from apps.gateway.models import ModelRoute
+from apps.gateway.readings import readings_of
 from apps.gateway.runtime import environment
 from apps.gateway.served import unserved
 from apps.gateway.subjects import NoSubject, UnclearSubject, find_subject

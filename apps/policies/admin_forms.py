@@ -270,6 +270,7 @@ class CostCapForm(PolicyForm):
         label="Record when these percents are spent",
         required=False,
         widget=TextInput(attrs={"placeholder": "50, 80, 100"}),
+        help_text="Each is told once in a window, to the alert destinations that want it.",
         error_messages={"invalid": "Write whole percents with commas between them, such as 50, 80, 100."},
     )
 

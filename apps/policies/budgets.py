@@ -322,6 +322,7 @@ class Budgets:
             "policy": policy.name,
             "kind": "cost_cap",
             "per": cap.per.value,
+            **({} if cap.span_hours is None else {"span_hours": cap.span_hours}),
             "limit_nano_usd": cap.limit_nano_usd,
             # What the whole platform spends is nobody's business but the platform's.
             **(

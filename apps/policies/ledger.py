@@ -4,16 +4,16 @@ Everything is compared by the database in one snapshot, so that it may run besid
 but what differs.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection
 
 from apps.audit.money import usd_from_nano
+from apps.audit.snapshot import snapshot
 
 MOST_SHOWN = 100
 """How many differences of one kind are named; beyond it they are only said to be more."""
@@ -29,7 +29,7 @@ class Proof:
 
 def prove(organization: UUID | None = None) -> Proof:
     """Compare everything, or what belongs to one organization, as of one moment."""
-    with _snapshot():
+    with snapshot():
         compared = {name: _count(statement, organization) for name, statement in _COUNTS.items()}
         differences = [found for check in _checks() for found in _differences(check, organization)]
     return Proof(compared, differences)
@@ -42,22 +42,6 @@ class _Check:
     statement: str
     owner: str
     say: Callable[..., str]
-
-
-@contextmanager
-def _snapshot() -> Iterator[None]:
-    """Let every statement see the database as of one moment, and stand in nobody's way."""
-    if connection.vendor == "postgresql":
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield
-        return
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN DEFERRED")  # Django's own would wait for writers and keep them out
-        try:
-            yield
-        finally:
-            cursor.execute("ROLLBACK")
 
 
 def _count(statement: str, organization: UUID | None) -> int:

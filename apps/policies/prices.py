@@ -51,6 +51,11 @@ class ModelPrice:
     cached_input: Rate
     cache_write: Rate
     source: str
+    stamp: dict[str, Any] = field(init=False, compare=False, repr=False)
+    """What a record keeps of it: in full where it differs by the size of the input, or for what a cache held."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stamp", self._stamp())
 
     def cost(self, input_tokens: int, output_tokens: int, cached: int = 0, cache_written: int = 0) -> int:
         """Return the cost in nano-USD; ``cached`` and ``cache_written`` are parts of ``input_tokens``."""
@@ -67,13 +72,16 @@ class ModelPrice:
         """Return the most that input can cost, in nano-USD times a million (to be rounded with the output's)."""
         return input_tokens * max(self.input.highest, self.cached_input.highest, self.cache_write.highest)
 
-    def stamp(self) -> dict[str, Any]:
-        """Return what a record keeps of it."""
-        return {
-            "source": self.source,
-            "input_nano_usd_per_million": self.input.tiers[0][1],
-            "output_nano_usd_per_million": self.output.tiers[0][1],
+    def _stamp(self) -> dict[str, Any]:
+        sides = {"input": self.input, "output": self.output, "cached_input": self.cached_input}
+        stamp: dict[str, Any] = {"source": self.source}
+        stamp |= {
+            f"{side}_nano_usd_per_million": rate.tiers[0][1]
+            for side, rate in sides.items()
+            if side != "cached_input" or rate != self.input
         }
+        tiers = {side: rate.tiers for side, rate in sides.items() if len(rate.tiers) > 1}
+        return stamp | ({"tiers": tiers} if tiers else {})
 
 
 @dataclass(frozen=True, slots=True)

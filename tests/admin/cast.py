@@ -10,8 +10,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.alerts.models import Delivery, Destination
 from apps.audit.changes import Actor, record_change, state_of
-from apps.audit.models import RequestRecord, RequestText
+from apps.audit.models import Alert, RequestRecord, RequestText
 from apps.gateway.models import ModelRoute
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
@@ -40,6 +41,9 @@ class House:
     budget: Budget
     entry: LedgerEntry
     alert: BudgetAlert
+    notice: Alert
+    destination: Destination
+    delivery: Delivery
 
     @property
     def rows(self) -> list[Any]:
@@ -55,6 +59,9 @@ class House:
             self.budget,
             self.entry,
             self.alert,
+            self.notice,
+            self.destination,
+            self.delivery,
         ]
 
 
@@ -128,6 +135,7 @@ def build_house(name: str) -> House:
         spent_nano_usd=10**9,
         limit_nano_usd=5 * 10**9,
     )
+    notice, destination, delivery = told(organization, marker)
     record_change(
         Actor(None, f"actor {marker}", "command"),
         "change",
@@ -150,7 +158,42 @@ def build_house(name: str) -> House:
         budget,
         entry,
         alert,
+        notice,
+        destination,
+        delivery,
     )
+
+
+@transaction.atomic
+def told(organization: Organization, marker: str) -> tuple[Alert, Destination, Delivery]:
+    """Make an alert whose message has failed. ``.invalid`` is a name that nobody can have."""
+    now = timezone.now()
+    notice = Alert.objects.create(
+        timestamp=now,
+        organization_id=organization.pk,
+        kind="key_expiring",
+        topic=f"cast:{marker}",
+        title=f"title {marker}",
+        text=f"text {marker}",
+        due_at=now,
+        told_at=now,
+    )
+    url = f"https://alerts.invalid/{marker}"
+    destination = Destination(organization=organization, name=f"destination {marker}", channel="webhook", url=url)
+    destination.kinds = ["key_expiring"]
+    destination.new_signing_secret()
+    destination.save()
+    delivery = Delivery.objects.create(
+        organization_id=organization.pk,
+        destination=destination,
+        destination_name=destination.name,
+        due_at=now,
+        next_at=now,
+        state="failed",
+        outcome="No answer.",
+    )
+    delivery.alerts.add(notice)
+    return notice, destination, delivery
 
 
 CAP = {"limit_usd": "5.00", "per": "month"}
@@ -199,7 +242,7 @@ def pages() -> list[Any]:
     return sorted(admin.site._registry, key=lambda model: model._meta.label)
 
 
-def filled(client: Client, url: str, **changes: Any) -> Any:
+def filled(client: Client, url: str, /, **changes: Any) -> Any:
     """Submit the form at ``url`` as it stands, but for ``changes``; ``None`` takes a field out."""
     page = client.get(url)
     assert page.status_code == 200, (page.status_code, url)

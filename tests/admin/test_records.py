@@ -10,11 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.audit.explain import explain, price, readings
 from apps.audit.models import RequestRecord, RequestText, Status
 from apps.audit.uuid7 import first_id_at
+from apps.gateway.readings import price, readings
+from apps.gateway.sentences import sentence
 from apps.orgs.scoped_admin import MOST_COUNTED, BoundedPaginator
 from tests.admin.cast import Cast, address, make_record, unique
+from tests.services.database_roles import as_the_server
 
 LIST = "admin:audit_requestrecord_changelist"
 
@@ -70,9 +72,7 @@ def test_days_narrow_the_list_by_the_time_in_the_id(cast: Cast) -> None:
 
 def test_the_list_counts_no_further_than_its_bound(onlookers: Cast) -> None:
     assert BoundedPaginator(range(3), 2).per_page == 2
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with as_the_server(), CaptureQueriesContext(connection) as queries:
         onlookers.browser("superadmin").get(reverse(LIST))
     counts = [query["sql"] for query in queries if "COUNT(" in query["sql"] and "requestrecord" in query["sql"]]
     assert counts
@@ -109,16 +109,16 @@ def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
     )
     page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
     for text in (
-        "Refused, and no provider was called.",
+        "Withheld: the provider answered, but",
         "PII_DETECTED",
         "No cards",
         "v7",
         "credit_card (visa)",
-        "5 requests in 60 s",
+        "5 requests a minute",
         "4 left",
-        "timeout",
-        "rate_limits",
-        "2.00 USD per million output tokens",
+        "did not answer in time",
+        "Redis did not answer",
+        "$2 per million output tokens",
         "prompt told",
     ):
         assert text in page, text
@@ -148,14 +148,14 @@ def test_an_erased_text_is_said_to_be_gone(cast: Cast) -> None:
 
 
 def test_every_outcome_has_its_sentence() -> None:
-    sentences = {explain(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
+    sentences = {sentence(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
     assert len(sentences) == len(Status)
 
 
 def test_a_budget_of_the_platform_is_told_without_what_others_spent() -> None:
     reading = {"policy": "All", "kind": "cost_cap", "per": "total", "limit_nano_usd": 10**9}
     (told,) = readings(RequestRecord(limits=[reading]))
-    assert (told.what, told.left) == ("1.00 USD in total", "")
+    assert (told.what, told.left) == ("$1 in total", "")
 
 
 def test_a_record_without_a_price_tells_none() -> None:

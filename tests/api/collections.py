@@ -61,6 +61,17 @@ SAMPLES = [
     Sample("provider-credentials", _credential, {"is_active": False}),
     Sample("routes", _route, {"priority": 3}),
     Sample(
+        "alert-destinations",
+        lambda cast: {
+            "organization": str(cast.organization.id),
+            "name": unique("on call"),
+            "channel": "webhook",
+            "kinds": ["budget_threshold", "key_expiring"],
+            "url": "https://alerts.invalid/hook",
+        },
+        {"kinds": ["provider_down"]},
+    ),
+    Sample(
         "prices",
         lambda cast: {"model": unique("m"), "input_usd_per_million": "1.50", "output_usd_per_million": "2"},
         {"provider": "openai"},

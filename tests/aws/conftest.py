@@ -16,6 +16,7 @@ from apps.orgs import keys
 from apps.orgs.models import Application, Organization
 from apps.policies.models import Policy, Price
 from tests.aws.function import LambdaFunction, save_stage
+from tests.services.database_roles import addresses
 from tests.services.postgres import create_database, with_name
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-central-1"}
@@ -36,7 +37,7 @@ def full_environment(database_url: str) -> dict[str, str | None]:
     """The same with this process's keys, so that the function can read what tests wrote."""
     return {
         **bare_environment(),
-        "DATABASE_URL": database_url,
+        **addresses(database_url),
         "SECRET_KEY": settings.SECRET_KEY,
         "KEY_PEPPERS": key_ring(settings.KEY_PEPPERS),
         # A key of the operator's first: production refuses to wrap by one that a developer's machine made.

@@ -13,6 +13,7 @@ from apps.audit.models import OpenRequest, RequestRecord
 from tests.aws.conftest import StartFunction, Tenant, full_environment
 from tests.aws.events import http_api, schedule
 from tests.aws.function import FunctionError, LambdaFunction
+from tests.services.database_roles import there_are_roles
 
 pytestmark = pytest.mark.xdist_group("aws")  # one process, one set of servers
 
@@ -24,6 +25,7 @@ def test_migrations_are_applied_by_an_event_and_only_once(start: StartFunction, 
     assert (first["type"], first["status"]) == ("user-migration", "ok")
     assert "audit.0001_initial" in first["applied"]
     assert second["applied"] == []
+    assert first["fenced"] is second["fenced"] is there_are_roles()
     assert function.invoke(http_api("GET", "/health/ready"))["statusCode"] == 200
 
 
@@ -59,6 +61,13 @@ def test_a_request_whose_process_was_killed_is_resolved(
     assert (answer["type"], answer["status"]) == ("sweep", "ok")
     assert answer["resolved"] >= 1
     assert RequestRecord.objects.get(organization_id=tenant.organization.id).status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "event", [{"type": "tell"}, schedule("controlplane.lambda_work.tell")], ids=["event", "schedule"]
+)
+def test_alerts_are_told(function: LambdaFunction, event: Any) -> None:
+    assert function.invoke(event) == {"type": "tell", "status": "ok", "tried": 0}
 
 
 def test_a_keep_warm_schedule_is_answered(function: LambdaFunction) -> None:

@@ -29,7 +29,8 @@ def test_no_page_asks_for_what_the_policy_forbids(page: Any, server: str) -> Non
             visit(page, server + address(model, kind))
         for kind in of_a_row if model in rows else []:
             visit(page, server + address(model, kind, rows[model]))
-    for path in ("", "password_change/", "policies/policy/add/?kind=cost_cap", "policies/policy/add/?kind=guardrail"):
+    add = "policies/policy/add/?kind="
+    for path in ("", "usage/?period=30d", "password_change/", f"{add}cost_cap", f"{add}guardrail"):
         visit(page, f"{server}/admin/{path}")
     visit(page, f"{server}/v1/docs")
     page.click("summary >> nth=0")

@@ -49,6 +49,8 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
     if address.route.endswith("evaluate"):
         assert address.route.removeprefix("v1/admin/") in WRITES_NOTHING
         return
+    if address.collection == "alert-deliveries":
+        return  # which nobody makes: see `tests/alerts/test_api.py`
     sample = next(one for one in SAMPLES if one.path == address.collection)
     body, url = sample.body(cast), address.collection
     if action != "create":
@@ -62,7 +64,7 @@ def test_each_route_that_writes_leaves_a_record(cast: Cast, write: tuple[Address
 
 
 def _said(action: str, body: dict[str, Any]) -> dict[str, Any]:
-    return {} if action in ("revoke", "replace") else body
+    return {} if action in ("revoke", "replace", "test", "renew") else body
 
 
 DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
@@ -72,6 +74,9 @@ DOINGS: dict[str, Callable[[Any, Any, str], Any]] = {
     "activate": lambda client, _, url: client.post(url, {"reason": "x"}),
     "revoke_key": lambda client, _, url: client.post(url, {"reason": "x"}),
     "rotate_key": lambda client, _, url: client.post(url, {"grace": "0"}),
+    "send_test": lambda client, _, url: client.post(url, {}),
+    "new_secret": lambda client, _, url: client.post(url, {}),
+    "send_again": lambda client, _, url: client.post(url, {}),
     "test": lambda client, _, url: client.post(url, {"route": "1", "model": [unique("model")]}),
     "set_password": lambda client, _, url: client.post(url, {"password": "long and new 1", "again": "long and new 1"}),
 }
@@ -123,6 +128,11 @@ ADDED: dict[str, Callable[[AdminCast], dict[str, str]]] = {
         "organization": str(house.home.organization.pk),
         "model": unique("m"),
         "credential": str(house.home.credential.pk),
+    },
+    "alerts.Destination": lambda house: {
+        "name": unique("on call"),
+        "channel": "webhook",
+        "url": "https://alerts.invalid/hook",
     },
 }
 """What is typed into the form of something new."""

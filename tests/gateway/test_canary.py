@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.db import transaction
 from django.forms import CharField
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from apps.alerts.models import Delivery, Destination
+from apps.alerts.upkeep import try_out
+from apps.audit.changes import Actor
 from apps.gateway.models import ModelRoute
 from apps.gateway.pipeline import Answer
 from apps.gateway.transport import Transport
@@ -20,6 +24,7 @@ from apps.orgs.models import ProviderCredential
 from apps.policies.engine.kinds import Kind
 from apps.policies.models import Policy, Price
 from tests.admin.cast import Cast, address, filled, gather, unique
+from tests.alerts.telling import an_alert, an_organization, destination, let_time_pass, tell_all
 from tests.api.cast import gather as gather_api
 from tests.api.collections import SAMPLES, Sample
 from tests.encryption.kept import kept
@@ -180,6 +185,44 @@ def test_no_spelling_of_the_address_makes_the_api_connect(canary: Canary) -> Non
         answer = cast.admin.post("provider-credentials", {**body, "name": f"canary {n}", "base_url": url})
         assert answer.status_code == (201 if url.startswith(f"https://{REBOUND}") else 400), url
     assert canary.visits == 0
+
+
+# --- Alerts
+
+
+def test_no_address_of_a_destination_makes_anybody_connect(canary: Canary) -> None:
+    """Neither entered, nor tried, nor when an alert is sent to one that was stored by a path that does not check."""
+    cast, organization = gather_api(), an_organization()
+    body = {"organization": str(cast.organization.id), "kinds": ["key_expiring"]}
+    for number, url in enumerate(canary.urls()):
+        lets_in = url.startswith(f"https://{REBOUND}")
+        for channel in ("webhook", "slack"):
+            named = {"name": f"canary {channel} {number}", "channel": channel, "url": url}
+            answer = cast.admin.post("alert-destinations", {**body, **named})
+            assert answer.status_code == (201 if lets_in else 400), url
+            assert lets_in or "provider" not in answer.json()["error"]["message"]
+    stored = [destination(organization, url="https://alerts.invalid/")]
+    for url in canary.urls():
+        stored += [destination(organization, channel, url=f"https://alerts.invalid/{channel}") for channel in CHANNELS]
+        for row in stored[-2:]:
+            with transaction.atomic():
+                row.move(url) if row.channel == "webhook" else row.set_slack_url(url)
+                row.save()
+    an_alert(organization)
+    tell_all()
+    for row in stored:
+        let_time_pass(row)
+    tell_all()
+    outcomes = {one.outcome for one in Delivery.objects.filter(organization_id=organization.pk)}
+    assert Delivery.objects.filter(organization_id=organization.pk, attempts__gt=1).count() == len(stored)
+    tested = Destination.objects.filter(organization=cast.organization)
+    outcomes |= {try_out(row, Actor(None, "a person", "admin")).said for row in tested}
+    assert len(outcomes) > 1
+    assert not [said for said in outcomes if "127.0.0.1" in said or REBOUND in said]
+    assert canary.visits == 0
+
+
+CHANNELS = ("webhook", "slack")
 
 
 # --- Inference

@@ -162,6 +162,25 @@ async def test_while_several_organizations_wait_fewer_are_at_work() -> None:
 
 
 @in_loop
+async def test_who_asks_for_little_beside_a_flood_goes_past_the_room_and_is_not_paced() -> None:
+    gate = Gate(in_flight=32)
+    flood = [await gate.enter() for _ in range(32)]
+    waiting = await gate.queue(ONE, ONE)
+    await gate.overload()
+    (first,) = await gate.queue(OTHER)
+    waiting += await gate.queue(ONE, ONE)
+    light = [await gate.enter(OTHER) for _ in range(8)]
+    (ninth,) = await gate.queue(OTHER)
+    assert not ninth.done()  # so many go past the room, and no more
+    light[0].step_aside()
+    light.append(await gate.enter(OTHER))
+    for ticket in flood:
+        ticket.close()
+    assert [(await task).paced for task in waiting] == [False, False, True, True]  # two came before it
+    assert not any(ticket.paced for ticket in (*light, await first, await ninth))
+
+
+@in_loop
 async def test_who_waits_behind_a_longer_queue_is_not_sent_away_with_it() -> None:
     gate = Gate(in_flight=32)
     for _ in range(32):

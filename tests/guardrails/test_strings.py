@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.policies.guardrails.strings import replace_strings, strings_of, unscannable_parts
+from apps.policies.guardrails.strings import places_of, replace_strings, strings_of, unscannable_parts
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -116,3 +116,25 @@ PARTS: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize(("body", "paths"), PARTS, ids=lambda value: json.dumps(value)[:60])
 def test_parts_that_are_no_text_are_named(body: dict[str, Any], paths: list[str]) -> None:
     assert unscannable_parts(body) == paths
+
+
+@given(VALUES)
+def test_every_string_has_a_place(value: Any) -> None:
+    strings = strings_of(value)
+    assert places_of(value, range(len(strings))).keys() == set(range(len(strings)))
+    assert places_of(value, ()) == {}
+
+
+def test_a_place_names_what_is_the_apis_own_and_no_word_of_the_callers() -> None:
+    body = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "one"}]}],
+        "metadata": {"jane.doe@example.org": ["two"]},
+    }
+    places = places_of(body, range(99))
+    named = dict(zip((places[number] for number in range(len(places))), strings_of(body), strict=True))
+    assert named["messages[0].content[0].text"] == "one"
+    assert named["metadata.*[0]"] == "two"
+    assert named["metadata.* (its name)"] == "jane.doe@example.org"
+    assert named["messages[0].role"] == "user"
+    assert places_of([{"message": {"content": "x"}}], range(9))[2] == "[0].message.content"
+    assert places_of("alone", {0}) == {0: ""}

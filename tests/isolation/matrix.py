@@ -240,6 +240,8 @@ def _filled(form: Any, both: Neighbours) -> dict[str, str]:
             values[name] = next((str(value) for value, _ in one.choices if value), "")
         elif name in ("name", "username", "model"):
             values[name] = unique("mine")
+        elif name == "recipients":
+            values[name] = "ops@example.com"
     return values | ({"secret": "sk-0123456789abcdef"} if "secret" in form.fields else {})
 
 
@@ -252,7 +254,7 @@ def _values(form: Any) -> dict[str, Any]:
             names = [f"{bound.html_name}_{n}" for n in range(len(widgets))]
             values |= {name: "" if part is None else str(part) for name, part in zip(names, parts, strict=True)}
         elif value is not None and value is not False:
-            values[bound.html_name] = "on" if value is True else str(value)
+            values[bound.html_name] = "on" if value is True else value if isinstance(value, list) else str(value)
     return values
 
 
@@ -350,8 +352,13 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
             "rotate_key",
             "revoke_key",
             "explain",
+            "usage",
             "set_password",
             "changes",
+            "send_test",
+            "new_secret",
+            "messages_sent",
+            "send_again",
         )
     },
     "explain of a subject": _explain,
@@ -362,10 +369,12 @@ PAGES: dict[str, Callable[[Neighbours, Any, Any], Iterator[Visit]]] = {
 
 ADMIN_PAGES_THAT_WRITE = (
     PAGES.keys()
-    - {"changelist", "add", "object", "history", "new_key", "changes", "set_up", "try_out", "templates"}
+    - {"changelist", "add", "object", "history", "new_key", "changes", "messages_sent"}
+    - {"set_up", "try_out", "templates"}
     - {
         "explain",
         "explain of a subject",
+        "usage",
     }
 )
 """The pages of a row on which something is done to it."""
@@ -395,6 +404,13 @@ def _index(both: Neighbours) -> Iterator[Visit]:
     yield Visit("GET", "/admin/")
 
 
+def _usage_page(both: Neighbours) -> Iterator[Visit]:
+    yield Visit("GET", "/admin/usage/?period=30d")
+    for name in ("organization", "application", "user"):
+        for pk in (both.foreign_pk(f"orgs.{name}"), both.home_pk(f"orgs.{name}")):
+            yield Visit("GET", f"/admin/usage/?{urlencode({name: pk})}")
+
+
 def _search(both: Neighbours) -> Iterator[Visit]:
     for term in ("a", both.foreign.marker, "FOREIGN"):
         yield Visit("GET", f"/admin/search/?{urlencode({'s': term, 'extended': '1'})}")
@@ -411,7 +427,7 @@ def _autocomplete(both: Neighbours) -> Iterator[Visit]:
 
 
 def _app_lists(both: Neighbours) -> Iterator[Visit]:
-    for app in ("orgs", "policies", "audit", "gateway"):
+    for app in ("orgs", "policies", "audit", "gateway", "alerts"):
         yield Visit("GET", f"/admin/{app}/")
 
 
@@ -482,6 +498,7 @@ SITE: dict[str, Callable[[Neighbours], Iterator[Visit]]] = {
     "playground_ask": _playground_ask,
     "playground_outcome": _playground_outcome,
     "search": _search,
+    "usage": _usage_page,
     "autocomplete": _autocomplete,
     "app_list": _app_lists,
     "catch_all": _catch_all,
@@ -605,8 +622,12 @@ API: dict[str, tuple[Callable[[Neighbours, Address], Iterator[Visit]], ...]] = {
     "destroy+partial_update+retrieve+update": (_read_own, _change_by("PUT"), _change_by("PATCH"), _one("DELETE")),
     "replace": (_one("POST"),),
     "revoke": (_one("POST"),),
+    "test": (_one("POST"),),
+    "renew": (_one("POST"),),
+    "again": (_one("POST"),),
     "versions": (_read_own,),
     "decision": (_read_own,),
+    "explanation": (_read_own,),
     "PolicyEvaluation": (_evaluate,),
     "EffectivePolicies": (_effective,),
     "Usage": (_usage,),

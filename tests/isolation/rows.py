@@ -14,7 +14,15 @@ from apps.orgs.scoping import PATHS
 from apps.orgs.sign_ins import Event
 
 BEHIND = {
+    "audit.countedtag": "organization_id",
+    "audit.laterecord": "organization_id",
     "audit.openrequest": "organization_id",
+    "audit.tagday": "organization_id",
+    "audit.tagseries": "organization_id",
+    "audit.usageday": "organization_id",
+    "audit.usagehour": "organization_id",
+    "audit.usageseries": "organization_id",
+    "audit.usageslice": "organization_id",
     "orgs.configversion": "scope",
     "orgs.datakey": "organization_id",
     "orgs.identity": "user__memberships__organization",
@@ -22,8 +30,8 @@ BEHIND = {
     "policies.spanpart": "budget__organization_id",
 }
 """Tables that no page of their own shows."""
-OF_NO_ORGANIZATION = {"orgs.idempotencykey", "policies.price"}
-_OURS = ("audit", "gateway", "orgs", "policies")
+OF_NO_ORGANIZATION = {"audit.rollupstate", "orgs.idempotencykey", "policies.price"}
+_OURS = ("alerts", "audit", "gateway", "orgs", "policies")
 
 
 def tables() -> list[type[models.Model]]:

@@ -15,6 +15,8 @@ _FLEETING = (
     (re.compile(r"\d\d:\d\d:\d\d(?:\.\d+)?"), "<time>"),
     (re.compile(r"lcp_[0-9A-Za-z]{8}_[0-9A-Za-z_…]*"), "<key>"),
     (re.compile(r'(?<="prefix":")\w{8}'), "<prefix>"),
+    (re.compile(r"whsec_[\w-]{43}"), "<secret>"),
+    (re.compile(r'(?<="last_four":")[\w-]{4}'), "<end>"),
     (re.compile(r"in \d+\.\d+ seconds"), "<duration>"),
     (re.compile(r'"version":\d+'), "<version>"),
 )
@@ -35,7 +37,8 @@ class Traces:
         self._taken = taken
         self._free: list[str] = []
         for row in rows:
-            self._counterparts[str(row.pk)] = _nothings(row.pk)
+            if not isinstance(row.pk, int):  # a number betrays nothing, and stands in no address
+                self._counterparts[str(row.pk)] = _nothings(row.pk)
             if prefix := getattr(row, "prefix", ""):
                 self._counterparts[prefix] = uuid4().hex[: len(prefix)]
         self._known = {str(row.pk) for row in known} | self._counterparts.keys()

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
+from django.db import connection
 
 from tests.mock_upstream import MockUpstream
 from tests.services import accounts
 from tests.services.postgres import EmbeddedPostgres
+from tests.services.receiver import Receiver
 from tests.services.server import ServerProcess
 
 _NO_ROOM = """
@@ -40,6 +43,7 @@ class Installation:
             "DATABASE_URL": self.database_url,
             "OPENAI_BASE_URL": self.upstream.base_url,
             "OPENAI_API_KEY": "x",
+            "ALERT_SECONDS": "0.2",
         }
         self.server = ServerProcess(folder, environment).start()
 
@@ -48,10 +52,38 @@ class Installation:
         headers = {"Authorization": f"Bearer {self.server.demo[key]}"}
         return httpx.post(f"{self.server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
-    def records(self) -> list[str]:
+    def audit_logs(self) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
-        answer = httpx.get(f"{self.server.url}/v1/admin/audit-logs", headers=headers, timeout=10)
-        return [entry["status"] for entry in answer.json()["results"]]
+        return httpx.get(f"{self.server.url}/v1/admin/audit-logs", headers=headers, timeout=10)
+
+    def recorded(self) -> dict[str, str]:
+        """Return the status of each recorded request, by its text."""
+        return {text: status for text, (status, *_) in accounts.recorded(self.database_url).items()}
+
+    def wait_until_it_serves(self, seconds: float = 20) -> None:
+        """Ask until there is an answer, each time with a text of its own: a refusal has its record too."""
+        wait_until(lambda: self.chat(f"serving {uuid4()}").status_code == 200, seconds)
+
+    @contextmanager
+    def under_way(self, text: str) -> Iterator[list[int]]:
+        """Have the provider working at a request; the status of its answer comes into the list, if there is one."""
+        answers: list[int] = []
+        calling = threading.Thread(target=give_up, args=(lambda: answers.append(self.chat(text).status_code),))
+        calling.start()
+        wait_until(lambda: self.upstream.calls_with(text))
+        yield answers
+        calling.join(20)
+
+    @contextmanager
+    def telling_of_the_journal(self, url: str) -> Iterator[None]:
+        """Have the platform's alert that the journal spools sent to an address."""
+        headers = {"Authorization": f"Bearer {self.server.demo['admin_api_key']}"}
+        body = {"name": f"on call {uuid4()}", "channel": "webhook", "kinds": ["journal_spooling"], "url": url}
+        address = f"{self.server.url}/v1/admin/alert-destinations"
+        answer = httpx.post(address, json={**body, "organization": None}, headers=headers)
+        answer.raise_for_status()
+        yield
+        httpx.delete(f"{address}/{answer.json()['id']}", headers=headers).raise_for_status()
 
     def restart_postgres(self) -> None:
         self.postgres = EmbeddedPostgres(self._database)
@@ -105,9 +137,9 @@ class Installation:
 
     def _for_all(self, statement: str) -> None:
         url = self.database_url.replace("postgres://", "postgresql://", 1)
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statement)
-            connection.execute("SELECT pg_reload_conf()")
+        with psycopg.connect(url, autocommit=True) as own:
+            own.execute(statement)
+            own.execute("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         self.server.stop()
@@ -115,35 +147,56 @@ class Installation:
         self.upstream.stop()
 
 
-@pytest.fixture
-def installation(postgres_only: None) -> Iterator[Installation]:
+pytestmark = pytest.mark.xdist_group("outage")  # one process, one installation: each test leaves it as it was
+
+
+@pytest.fixture(scope="module")
+def running(database: None) -> Iterator[Installation]:
+    if connection.vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
     # PostgreSQL does not run as root: the wheel gives it a user of its own, who must reach the folder.
     with tempfile.TemporaryDirectory(prefix="lcp-outage-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         running = Installation(folder)
+        running.add_cap()
         yield running
         running.stop()
 
 
+@pytest.fixture
+def installation(running: Installation) -> Iterator[Installation]:
+    """The one installation; what a test left in it adds up."""
+    running.wait_until_it_serves()
+    yield running
+    wait_until(running.add_up)
+
+
+@pytest.fixture
+def slow() -> str:
+    """A text of this test alone, which the upstream answers after two seconds."""
+    return f"mock:delay=2 {uuid4()}"
+
+
 def test_without_the_database_requests_are_refused_and_the_provider_is_not_called(installation: Installation) -> None:
-    assert installation.chat("one").status_code == 200
+    one, two = str(uuid4()), str(uuid4())
+    assert installation.chat(one).status_code == 200
     installation.postgres.stop()
-    refused = installation.chat("two")
+    refused = installation.chat(two)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
     assert int(refused.headers["retry-after"]) >= 1
     assert httpx.get(f"{installation.server.url}/health").status_code == 200
     assert httpx.get(f"{installation.server.url}/health/ready").status_code == 503
-    assert len(installation.upstream.calls) == 1
+    assert not installation.upstream.calls_with(two)
     installation.restart_postgres()
-    wait_until(lambda: installation.chat("three").status_code == 200)
-    wait_until(lambda: installation.records().count("success") == 2)
-    assert len(installation.upstream.calls) == installation.records().count("success")
+    installation.wait_until_it_serves()
+    wait_until(lambda: {one, two} <= set(installation.recorded()))
+    assert [installation.recorded()[text] for text in (one, two)] == ["success", "error"]
 
 
 def test_health_answers_while_a_frozen_database_holds_every_thread(installation: Installation) -> None:
     url, headers = installation.server.url, {"Authorization": f"Bearer {installation.server.demo['admin_api_key']}"}
-    assert httpx.get(f"{url}/health/ready").status_code == 200
+    wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
 
     def ask(_: int) -> int:
         return httpx.get(f"{url}/v1/admin/audit-logs", headers=headers, timeout=60).status_code
@@ -159,76 +212,66 @@ def test_health_answers_while_a_frozen_database_holds_every_thread(installation:
     wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
 
 
-def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later(installation: Installation) -> None:
-    answers: list[int] = []
-    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
-    calling.start()
-    installation.upstream.wait_for_calls(1)
-    installation.postgres.stop()
-    calling.join(20)
-    assert answers == [200]
-    installation.restart_postgres()
-    wait_until(lambda: installation.records() == ["success"])
+def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_later_and_people_are_told(
+    installation: Installation, slow: str
+) -> None:
+    with Receiver() as receiver, installation.telling_of_the_journal(receiver.url):
+        with installation.under_way(slow) as answers:
+            installation.postgres.stop()
+        assert answers == [200]
+        (told,) = receiver.wait_for(1)[0].json["alerts"]
+        assert (told["kind"], told["state"], told["details"]["records"]) == ("journal_spooling", "raised", 1)
+        installation.restart_postgres()
+        wait_until(lambda: installation.recorded().get(slow) == "success")
+        (over,) = receiver.wait_for(2)[1].json["alerts"]
+        assert (over["state"], over["details"]["raised_id"]) == ("resolved", told["id"])
 
 
 def test_a_frozen_database_refuses_new_calls_keeps_what_was_under_way_and_lets_the_server_end(
-    installation: Installation,
+    installation: Installation, slow: str
 ) -> None:
-    installation.add_cap()
-    assert installation.chat("before").status_code == 200
-    answers: list[int] = []
-    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
-    calling.start()
-    installation.upstream.wait_for_calls(2)
-    with installation.frozen_postgres():
+    refused, hanging = f"refused {uuid4()}", f"mock:hang=headers {uuid4()}"
+    with installation.under_way(slow) as answers, installation.frozen_postgres():
         for key in ("api_key", "admin_api_key"):  # known to the process, and not
-            refused = installation.chat("refused", key)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-            assert int(refused.headers["retry-after"]) >= 1
-        calling.join(20)
-        assert answers == [200]
-    wait_until(lambda: installation.chat("after").status_code == 200, seconds=10)
+            answer = installation.chat(f"{refused} with the {key}", key)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+            assert int(answer.headers["retry-after"]) >= 1
+        wait_until(lambda: answers == [200])
+    installation.wait_until_it_serves(seconds=10)
     wait_until(installation.add_up)
-    assert len(installation.upstream.calls_with("refused")) == 0
-    assert accounts.recorded(installation.database_url)["mock:delay=2"][0] == "success"
+    assert not installation.upstream.calls_with(refused)
+    assert installation.recorded()[slow] == "success"
 
-    calling = threading.Thread(target=lambda: give_up(installation.chat, "mock:hang=headers"))
-    calling.start()
-    installation.upstream.wait_for_calls(4)
-    with installation.frozen_postgres():
-        pages = [threading.Thread(target=give_up, args=(installation.records,)) for _ in range(3)]
+    with installation.under_way(hanging):
+        with installation.frozen_postgres():
+            pages = [threading.Thread(target=give_up, args=(installation.audit_logs,)) for _ in range(3)]
+            for page in pages:
+                page.start()
+            assert installation.chat(f"{refused} again").status_code == 503
+            assert installation.server.stop(seconds=10) == 0
         for page in pages:
-            page.start()
-        assert installation.chat("refused again").status_code == 503
-        assert installation.server.stop(seconds=10) == 0
-    for thread in (calling, *pages):
-        thread.join(20)
+            page.join(20)
     installation.server.start()
     wait_until(installation.add_up)
-    assert accounts.recorded(installation.database_url)["mock:hang=headers"][0] == "interrupted"
+    assert installation.recorded()[hanging] == "interrupted"
 
 
 @pytest.mark.parametrize("condition", ["read_only", "full_disk"])
 def test_a_database_that_cannot_write_refuses_calls_and_gets_what_was_under_way_later(
-    installation: Installation, condition: str
+    installation: Installation, condition: str, slow: str
 ) -> None:
-    installation.add_cap()
-    assert installation.chat("before").status_code == 200
-    answers: list[int] = []
-    calling = threading.Thread(target=lambda: answers.append(installation.chat("mock:delay=2").status_code))
-    calling.start()
-    installation.upstream.wait_for_calls(2)
-    with getattr(installation, condition)():
-        refused = installation.chat("refused")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert int(refused.headers["retry-after"]) >= 1
-        calling.join(20)
-        assert answers == [200]
-        assert set(accounts.recorded(installation.database_url)) == {"before"}
-    wait_until(lambda: installation.chat("after").status_code == 200, seconds=10)
-    wait_until(lambda: len(accounts.recorded(installation.database_url)) == 4)
-    assert accounts.recorded(installation.database_url)["mock:delay=2"][0] == "success"
-    assert installation.add_up()
+    before, refused = f"before {uuid4()}", f"refused {uuid4()}"
+    assert installation.chat(before).status_code == 200
+    with installation.under_way(slow) as answers, getattr(installation, condition)():
+        answer = installation.chat(refused)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(answer.headers["retry-after"]) >= 1
+        wait_until(lambda: answers == [200])
+        assert {before, refused, slow} & set(installation.recorded()) == {before}
+    installation.wait_until_it_serves(seconds=10)
+    wait_until(lambda: {before, refused, slow} <= set(installation.recorded()))
+    assert installation.recorded()[slow] == "success"
+    assert not installation.upstream.calls_with(refused)
 
 
 def give_up(ask: Callable[..., object], *arguments: str) -> None:

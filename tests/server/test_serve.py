@@ -1,6 +1,7 @@
 """``manage.py serve`` as its users meet it: the first run, the second, a refusal in one line, the end."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,12 +9,15 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.services.server import ROOT, ServerProcess, empty_database, fresh_database
+
+pytestmark = pytest.mark.xdist_group("serve")  # one process, one first run
 
 BARE = {"REDIS_URL": None, "DATABASE_URL": None}
 
@@ -46,40 +50,56 @@ def refusal(folder: Path, **environment: str | None) -> str:
     return lines[0]
 
 
-def test_the_first_run_prints_a_curl_line_that_works_as_printed(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, BARE).start()
-    try:
-        line = next(line for line in server.log.read_text().splitlines() if line.startswith("curl "))
-        answer = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=30, check=True).stdout
-        assert "Hello, control plane!" in answer
-        assert [entry["status"] for entry in audit(server)] == ["success"]
-    finally:
-        assert server.stop() == 0
+@dataclass
+class FirstRun:
+    """What came of a first run, the answer to the line it printed among it."""
+
+    server: ServerProcess
+    curl_answer: str
+    recorded: list[str]
+    exit_code: int
 
 
-def test_the_demo_file_holds_what_outside_tools_need(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, BARE).start()
-    server.stop()
-    demo = server.demo
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    server = ServerProcess(tmp_path_factory.mktemp("first"), BARE).start()
+    line = next(line for line in server.log.read_text().splitlines() if line.startswith("curl "))
+    answer = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=30, check=True).stdout
+    recorded = [entry["status"] for entry in audit(server)]
+    return FirstRun(server, answer, recorded, server.stop())
+
+
+@pytest.fixture
+def later_run(first_run: FirstRun, tmp_path: Path) -> ServerProcess:
+    """A server, not started yet, with a copy of what the first run left."""
+    shutil.copytree(first_run.server.folder / "data", tmp_path / "data")
+    shutil.copy(first_run.server.folder / "demo.json", tmp_path)
+    return ServerProcess(tmp_path, BARE)
+
+
+def test_the_first_run_prints_a_curl_line_that_works_as_printed(first_run: FirstRun) -> None:
+    assert "Hello, control plane!" in first_run.curl_answer
+    assert first_run.recorded == ["success"]
+    assert first_run.exit_code == 0
+
+
+def test_the_demo_file_holds_what_outside_tools_need(first_run: FirstRun) -> None:
+    server, demo = first_run.server, first_run.server.demo
     assert demo["base_url"] == f"{server.url}/v1"
     assert demo["admin_url"] == f"{server.url}/admin/"
     assert {user["role"] for user in demo["users"]} == {"superadmin", "admin", "developer", "auditor"}
     assert set(demo) == {"base_url", "admin_url", "api_key", "admin_api_key", "organization", "application", "users"}
 
 
-def test_a_second_run_keeps_all_data(tmp_path: Path) -> None:
-    first = ServerProcess(tmp_path, BARE).start()
-    chat(first)
-    before = first.demo["api_key"]
-    first.stop()
-    second = ServerProcess(tmp_path, BARE).start()
+def test_a_second_run_keeps_all_data(first_run: FirstRun, later_run: ServerProcess) -> None:
+    later_run.start()
     try:
-        assert second.demo["api_key"] == before
-        assert second.demo["base_url"] == f"{second.url}/v1"
-        chat(second)
-        assert len(audit(second)) == 2
+        assert later_run.demo["api_key"] == first_run.server.demo["api_key"]
+        assert later_run.demo["base_url"] == f"{later_run.url}/v1"
+        chat(later_run)
+        assert len(audit(later_run)) == 2
     finally:
-        second.stop()
+        later_run.stop()
 
 
 def test_it_runs_on_postgresql_and_redis_with_two_processes(tmp_path: Path, postgres_only: None) -> None:
@@ -119,10 +139,13 @@ PRODUCTION = {
 }
 
 
-@pytest.mark.parametrize("missing", ["SECRET_KEY", "KEY_PEPPERS", "ENCRYPTION_KEYS", "ALLOWED_HOSTS", "DATABASE_URL"])
-def test_a_missing_secret_in_production_is_one_clear_line(tmp_path: Path, missing: str) -> None:
-    given = {**PRODUCTION, "DATABASE_URL": os.environ["DATABASE_URL"], missing: None}
-    assert missing in refusal(tmp_path, **given)
+@pytest.mark.parametrize(
+    "missing", [("SECRET_KEY", "KEY_PEPPERS", "ALLOWED_HOSTS", "DATABASE_URL"), ("ENCRYPTION_KEYS",)], ids=", ".join
+)
+def test_a_missing_secret_in_production_is_one_clear_line(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    given = {**PRODUCTION, "DATABASE_URL": os.environ["DATABASE_URL"], **dict.fromkeys(missing)}
+    line = refusal(tmp_path, **given)
+    assert [name for name in missing if name not in line] == []
 
 
 def test_a_malformed_secret_is_one_clear_line_that_does_not_show_it(tmp_path: Path) -> None:
@@ -140,8 +163,8 @@ def test_the_simulated_provider_is_refused_in_production(tmp_path: Path, postgre
     assert "SIMULATED_PROVIDER" in line
 
 
-def test_a_term_signal_while_streaming_leaves_one_record_and_ends_in_time(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, BARE).start()
+def test_a_term_signal_while_streaming_leaves_one_record_and_ends_in_time(later_run: ServerProcess) -> None:
+    server = later_run.start()
     body = {"model": "sim-stream-5000", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
     headers = {"Authorization": f"Bearer {server.demo['api_key']}"}
     started = threading.Event()
@@ -161,20 +184,21 @@ def test_a_term_signal_while_streaming_leaves_one_record_and_ends_in_time(tmp_pa
     assert started.wait(20)
     assert server.stop(seconds=10) == 0
     reader.join(10)
-    again = ServerProcess(tmp_path, BARE).start()
+    server.start()
     try:
-        (entry,) = audit(again)
+        entry, *_ = audit(server)
         assert entry["status"] == "interrupted"
         assert entry["tokens_output"] > 0
         assert float(entry["cost_usd"]) > 0
+        assert [entry["model"] for entry in audit(server)].count("sim-stream-5000") == 1
     finally:
-        again.stop()
+        server.stop()
 
 
-def test_a_killed_process_leaves_interrupted_records_once_the_sweeper_has_come(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_interrupted_records_once_the_sweeper_has_come(later_run: ServerProcess) -> None:
     nobody = "redis://127.0.0.1:1/0"  # a server sweeps by itself, whether or not there is a Celery
     quick = {**BARE, "REQUEST_DEADLINE_SECONDS": "2", "SWEEP_SECONDS": "0.5", "CELERY_BROKER_URL": nobody}
-    server = ServerProcess(tmp_path, quick).start()
+    server = ServerProcess(later_run.folder, quick).start()
     threads = [threading.Thread(target=_hang, args=(server,)) for _ in range(5)]
     for thread in threads:
         thread.start()
@@ -182,14 +206,14 @@ def test_a_killed_process_leaves_interrupted_records_once_the_sweeper_has_come(t
     server.kill()
     for thread in threads:
         thread.join(10)
-    again = ServerProcess(tmp_path, quick).start()
+    server.start()
     try:
         deadline = time.monotonic() + 20
-        while len(audit(again)) < 5 and time.monotonic() < deadline:
+        while len(audit(server, status="interrupted")) < 5 and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert [entry["status"] for entry in audit(again)] == ["interrupted"] * 5
+        assert len(audit(server, status="interrupted")) == len(threads)
     finally:
-        again.stop()
+        server.stop()
 
 
 def _hang(server: ServerProcess) -> None:
@@ -197,10 +221,10 @@ def _hang(server: ServerProcess) -> None:
         chat(server, "sim-slow-60000")
 
 
-def test_the_process_group_of_make_run_ends_on_a_term_signal(tmp_path: Path) -> None:
+def test_the_process_group_of_make_run_ends_on_a_term_signal(later_run: ServerProcess) -> None:
     if not (ROOT / ".venv" / ".production").exists():
         pytest.skip("needs the environment that make sets up")
-    server = ServerProcess(tmp_path, BARE)
+    server = later_run
     with server.log.open("ab") as log:
         process = subprocess.Popen(
             ["make", "run"], cwd=ROOT, env=server.environment(), stdout=log, stderr=log, start_new_session=True

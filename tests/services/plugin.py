@@ -16,9 +16,11 @@ import pytest
 LIMIT_SECONDS = 120
 _is_worker = "PYTEST_XDIST_WORKER" in os.environ
 _stops = []
+_ADDRESSES = ("WORKER_DATABASE_URL", "MIGRATION_DATABASE_URL")
 
 
 def _prepare() -> None:
+    from tests.services.database_roles import make_roles
     from tests.services.postgres import EmbeddedPostgres
     from tests.services.redis import EmbeddedRedis
 
@@ -28,12 +30,14 @@ def _prepare() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     os.environ["ENVIRONMENT"] = "development"
     os.environ["DATA_DIR"] = str(folder / "data")
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "METRICS_TOKEN", "FRONT_END_URL", "KMS_KEY_ID"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "METRICS_TOKEN", "FRONT_END_URL", "KMS_KEY_ID", *_ADDRESSES):
         os.environ.pop(name, None)
     if not os.environ.get("DATABASE_URL"):
         postgres = EmbeddedPostgres(folder / "postgres")
         _stops.insert(0, postgres.stop)
         os.environ["DATABASE_URL"] = postgres.start()
+    if os.environ["DATABASE_URL"].startswith("postgres"):
+        make_roles(os.environ["DATABASE_URL"])
     if not os.environ.get("REDIS_URL"):
         redis = EmbeddedRedis()
         _stops.insert(0, redis.stop)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.services.database_roles import addresses
 from tests.services.postgres import create_database
 from tests.services.redis import free_port
 
@@ -60,7 +61,10 @@ class ServerProcess:
             **self._environment,
         }
         merged = {**os.environ, **{name: value for name, value in own.items() if value is not None}}
-        return {name: value for name, value in merged.items() if own.get(name, "") is not None}
+        left = {name: value for name, value in merged.items() if own.get(name, "") is not None}
+        if "DATABASE_URL" in left and "WORKER_DATABASE_URL" not in left:
+            left |= addresses(left["DATABASE_URL"])
+        return left
 
     @property
     def pid(self) -> int:

@@ -5,7 +5,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
+from apps.audit import fence
 from apps.orgs import identities, jwts, keys
+from apps.orgs.fencing import scope_of_key
 from apps.orgs.identities import NotAdmitted
 from apps.orgs.jwks import KeysUnavailable
 from apps.orgs.jwts import RefusedToken
@@ -19,11 +21,19 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
         """Return the user and the key; of a token, the key that does its work. ``None`` without the header.
 
+        From then on the request asks for the rows of their organizations.
+
         Raises `AuthenticationFailed` for what is no valid key, `PermissionDenied` for an application's.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
         if not header:
             return None
+        with fence.everything():
+            user, key = self._caller(header)
+        fence.enter(scope_of_key(key, user))
+        return user, key
+
+    def _caller(self, header: str) -> tuple[User, ApiKey]:
         scheme, _, text = header.partition(" ")
         key = _find(text.strip()) if scheme.lower() == "bearer" else None
         if key is None or key.state != "active" or (key.user and not key.user.is_active):

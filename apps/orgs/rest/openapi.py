@@ -91,7 +91,7 @@ def complete(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
 
 def _complete_of_admin(path: str, method: str, operation: dict[str, Any]) -> None:
     """Say which headers an operation of the admin API reads and answers with, and how it refuses."""
-    is_about_one = path.endswith(("}", "/revoke", "/rotate"))
+    is_about_one = path.endswith(("}", "/revoke", "/rotate", "/retry"))
     is_kept = method == "post" and not path.endswith("/evaluate")
     is_a_write = is_kept or method in {"put", "patch", "delete"}
     parameters = operation.setdefault("parameters", [])

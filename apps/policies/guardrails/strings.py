@@ -1,7 +1,7 @@
 """The strings of a JSON value, and the parts of a request that no scan of strings covers. Nothing here recurses."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, TypeAlias, Union
 
 JSON: TypeAlias = Union[bool, int, float, str, "list[JSON]", "dict[str, JSON]", None]
@@ -23,6 +23,80 @@ def strings_of(value: JSON) -> list[str]:
             elif isinstance(item, (dict, list)):
                 containers.append(item)
     return strings
+
+
+_OF_MESSAGES = {
+    "messages",
+    "role",
+    "content",
+    "text",
+    "name",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "annotations",
+}
+_OF_TOOLS = {
+    "tools",
+    "tool_calls",
+    "tool_call_id",
+    "function",
+    "function_call",
+    "arguments",
+    "parameters",
+    "properties",
+}
+_OF_REQUESTS = {"model", "system", "prompt", "input", "user", "metadata", "stop", "response_format", "prediction"}
+_OF_PARTS = {"image_url", "url", "audio", "transcript", "id", "type", "title", "description", "annotations"}
+_NAMES = frozenset({"choices", "message"} | _OF_MESSAGES | _OF_TOOLS | _OF_REQUESTS | _OF_PARTS)
+"""Keys that name a place. Any other is the caller's own word, and may be what was found."""
+
+
+def places_of(value: JSON, wanted: Container[int]) -> dict[int, str]:
+    """Return where in ``value`` the i-th string of `strings_of` stands, for each i that is ``wanted``.
+
+    As a path such as ``messages[2].content``, with ``*`` for keys that are none of the API's own. Only the paths that
+    are wanted are put together: a value may hold a great many strings.
+    """
+    places: dict[int, str] = {}
+    containers: list[_Inside] = [_Inside(None, "", [value])]
+    passed = 0
+    for here in containers:  # grows while it is walked
+        for key, item, is_key in here.items():
+            if isinstance(item, str):
+                if passed in wanted:
+                    places[passed] = here.place(key) + (" (its name)" if is_key else "")
+                passed += 1
+            elif isinstance(item, (dict, list)):
+                containers.append(_Inside(here, key, item))
+    return places
+
+
+class _Inside:
+    """A container, and by which key of which other one it is reached."""
+
+    __slots__ = ("_container", "_key", "_outer")
+
+    def __init__(self, outer: "_Inside | None", key: Any, container: Any) -> None:
+        self._outer, self._key, self._container = outer, key, container
+
+    def items(self) -> Iterator[tuple[Any, Any, bool]]:
+        """Give (key, part, whether the part is the key itself), in the order of `strings_of`."""
+        if isinstance(self._container, dict):
+            for key, item in self._container.items():
+                yield key, key, True
+                yield key, item, False
+        else:
+            for number, item in enumerate(self._container):
+                yield number, item, False
+
+    def place(self, key: Any) -> str:
+        """Return the path to what stands here under ``key``. The list around the whole value is no part of it."""
+        steps, here = [], self
+        while here._outer is not None:
+            steps.append(f"[{key}]" if isinstance(key, int) else f".{key if key in _NAMES else '*'}")
+            key, here = here._key, here._outer
+        return "".join(reversed(steps)).lstrip(".")
 
 
 def replace_strings(value: JSON, replacements: Mapping[int, str]) -> JSON:

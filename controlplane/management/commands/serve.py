@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
 from apps.policies.guardrails.scan import warm
 from controlplane import demo, preflight, server
@@ -40,13 +41,16 @@ class Command(BaseCommand):
             threading.Thread(target=warm, name="detectors", daemon=True).start()
         preflight.migrate_or_refuse()
         self.check(fail_level=40)
+        if warning := preflight.check_fence():
+            self.stderr.write(warning)
         base = f"http://{host}:{port}"
         if not settings.PRODUCTION:
             self._introduce(demo.ensure_demo(Path(settings.DEMO_FILE), base), base)
+        connection.close()
         server.run(listener, processes)
 
     def _processes(self, wanted: int) -> int:
-        shared = settings.REDIS_URL and settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
+        shared = settings.REDIS_URL and connection.vendor == "postgresql"
         if wanted > 1 and not shared:
             self.stderr.write("Serving with one process: more need PostgreSQL (DATABASE_URL) and Redis (REDIS_URL).")
             return 1

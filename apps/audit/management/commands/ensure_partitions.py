@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.audit import fence
 from apps.audit.partitions import ensure_partitions
 
 
@@ -14,4 +15,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create the partitions and name them."""
-        self.stdout.write(", ".join(ensure_partitions()) or "Every partition is there.")
+        with fence.owning():
+            created = ensure_partitions()
+        self.stdout.write(", ".join(created) or "Every partition is there.")

@@ -3,7 +3,6 @@
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -46,11 +45,11 @@ class Command(BaseCommand):
                 f"Encrypted {renewed.secrets} secrets under new data keys and removed {renewed.removed} old keys."
                 f"{begun if renewed.continued else ''}"
             )
-            self._name(renewed.unreadable, "The secret of provider credential {} cannot be read. Enter it again.")
+            self._name(renewed.unreadable, "The secret of {} cannot be read. Enter it again.")
             unreadable += len(renewed.unreadable)
         if unreadable:
             raise CommandError(f"{unreadable} could not be read and are as they were.")
 
-    def _name(self, ids: Iterable[UUID], sentence: str) -> None:
+    def _name(self, ids: Iterable[object], sentence: str) -> None:
         for found in ids:
             self.stderr.write(sentence.format(found))
