@@ -51,13 +51,14 @@ def front_page(request: HttpRequest) -> dict[str, Any]:
     user, now = user_of(request), timezone.now()
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     records, scope = _records(user), Scope(reach(user, "audit.requestrecord"))
-    guide = guide_for(user)
+    guide, latest = guide_for(user), list(records.filter(id__gte=first_id_at(now - timedelta(days=7)))[:LATEST])
     return {
         "figures": [
             _figures("Today (UTC)", scope, today),
             _figures("Last 7 days (UTC)", scope, today - timedelta(days=6)),
         ],
-        "latest": list(records.filter(id__gte=first_id_at(now - timedelta(days=7)))[:LATEST]),
+        "latest": latest,
+        "is_new": guide is not None and not latest,
         "first_organization": _first_organization(user),
         "guide": guide,
         "guide_forms": forms_of(request, guide) if guide else {},

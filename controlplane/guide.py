@@ -59,9 +59,10 @@ class Guide:
 
     @property
     def current(self) -> str:
-        """The key of the first step to do; empty if there is none."""
+        """The key of the first step to do, or nothing. What may wait is passed over once others are done."""
         left = [step for step in self.steps if not step.done and not step.missing]
-        return left[0].key if left else ""
+        pressing = [step for step in left if not (step.optional and self.done)] or left
+        return pressing[0].key if pressing else ""
 
     @property
     def url(self) -> str:

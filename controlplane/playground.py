@@ -10,7 +10,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -159,11 +159,11 @@ def _cancelling(stream: AnswerStream) -> Callable[[], None]:
 
 @require_GET
 def outcome(request: HttpRequest, request_id: UUID) -> HttpResponse:
-    """Show what the record of a request says, as a part of the page. Raises `Http404` while there is none."""
+    """Show what the record of a request says, as a part of the page; nothing (204) while there is none."""
     person = _person(request)
     record = visible(RequestRecord.objects.filter(pk=request_id), person).first()
     if record is None:
-        raise Http404
+        return HttpResponse(status=204)
     context = {
         "record": record,
         "why": why(record, person),

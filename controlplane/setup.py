@@ -144,7 +144,6 @@ def _take_provider(request: HttpRequest, organization: Organization) -> HttpResp
     if UNTESTED in request.POST:
         messages.success(request, f"{form.instance} is stored, untested. Route models to it, or test it later.")
         return HttpResponseRedirect(guide_of(organization).url)
-    messages.success(request, f"{form.instance} works and is stored.")
     return credentials.models_page(request, form.instance, found)
 
 

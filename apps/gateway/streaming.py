@@ -133,7 +133,8 @@ class AnswerStream:
 
     async def _broken(self, error: UpstreamError) -> bytes:
         failed = LATE if self._is_late else ProviderFailed(error)
-        self._exchange.attempts[-1]["fault"] = failed.fault.value
+        if not self._exchange.closed:  # or it broke because it was closed here, and its record has been written
+            self._exchange.attempts[-1]["fault"] = failed.fault.value
         await self._settle(self._outcome(Status.ERROR, failed.code, failed.message))
         return _error_event(failed)
 

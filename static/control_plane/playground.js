@@ -92,11 +92,8 @@ async function explain(id) {
     const address = form.dataset.outcome.replace("00000000-0000-0000-0000-000000000000", id);
     for (let look = 0; look < LOOKS; look += 1) {
         const page = await fetch(address, { redirect: "manual" });
-        if (page.ok) {
-            outcome.innerHTML = await page.text();
-            return;
-        }
-        if (page.status !== 404) {
+        if (page.status !== 204) {
+            outcome.innerHTML = page.ok ? await page.text() : "";
             return;
         }
         await new Promise((done) => setTimeout(done, LOOK_MS));

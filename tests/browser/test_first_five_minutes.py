@@ -68,7 +68,7 @@ def connect_a_provider(page: Any, upstream: MockUpstream) -> None:
     step = page.locator("#step-provider")
     step.locator("[name=provider-secret]").fill(SECRET)
     step.locator("text=Test and save").click()
-    page.wait_for_selector("text=lists 2 models")
+    page.wait_for_selector("text=It lists 2 models")
     fits(page)
     page.click("text=Route the chosen models")
     page.wait_for_selector("text=2 models routed")
@@ -165,6 +165,8 @@ def test_a_request_is_cancelled_by_its_button(page: Any, server: str) -> None:
     page.click("#cancel")
     page.wait_for_selector("#status:has-text('Cancelled')")
     page.wait_for_selector("#outcome >> text=The client left before the answer was complete.")
+    record = RequestRecord.objects.get(organization_id=organization.pk)
+    assert (record.status, record.attempts[-1].get("fault")) == ("cancelled", None)
     assert page.is_disabled("#cancel")
     assert page.is_enabled("#playground [name=send]")
 

@@ -498,8 +498,14 @@ def _playground_ask(both: Neighbours) -> Iterator[Visit]:
     yield Visit("POST", url, {**said, **own, "model": both.taken})
 
 
+UNSEEN = frozenset({204, 302, 403})
+"""What is answered of a record out of reach, as of one that is not written yet."""
+
+
 def _playground_outcome(both: Neighbours) -> Iterator[Visit]:
-    yield Visit("GET", reverse("admin:playground_outcome", args=[both.foreign_pk("audit.requestrecord")]), answers=GONE)
+    yield Visit(
+        "GET", reverse("admin:playground_outcome", args=[both.foreign_pk("audit.requestrecord")]), answers=UNSEEN
+    )
     yield Visit("GET", reverse("admin:playground_outcome", args=[both.home_pk("audit.requestrecord")]))
 
 

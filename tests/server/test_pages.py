@@ -108,7 +108,8 @@ def test_a_client_that_leaves_a_stream_of_the_playground_is_not_waited_for(serve
             with browser.stream("POST", "/admin/playground/ask/", data=said) as answer:
                 assert answer.headers["content-type"].startswith("text/event-stream"), answer.read()
                 assert next(answer.iter_lines()).startswith("data: ")
-            assert status_of(server, answer.headers["x-request-id"]) == "cancelled"
+            record = record_of(server, answer.headers["x-request-id"])
+            assert (record["status"], record["attempts"][-1].get("fault")) == ("cancelled", None)
 
 
 def log_in(browser: httpx.Client, username: str, password: str) -> None:
@@ -123,14 +124,14 @@ def token_of(page: str) -> str:
     return found[1]
 
 
-def status_of(server: ServerProcess, request_id: str) -> str:
+def record_of(server: ServerProcess, request_id: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {server.demo['admin_api_key']}"}
     for _ in range(100):
         answer = httpx.get(f"{server.url}/v1/admin/audit-logs/{request_id}", headers=headers, timeout=30)
         if answer.status_code == 200:
-            return str(answer.json()["status"])
+            return dict(answer.json())
         time.sleep(0.05)
-    return "unknown"
+    pytest.fail("There is no record.")
 
 
 def test_an_answer_that_cannot_be_sent_on_holds_no_thread() -> None:
