@@ -268,7 +268,7 @@ class ChargeSerializer(serializers.Serializer[Any]):
 class StreamSerializer(serializers.Serializer[Any]):
     """How the answer was sent, and what guardrails could do meanwhile."""
 
-    mode = serializers.CharField(help_text="whole, held, relayed or unknown.")
+    mode = serializers.CharField(help_text="whole, held, relayed, none or unknown.")
     says = serializers.CharField()
 
 

@@ -129,8 +129,13 @@ def _answered(record: RequestRecord) -> str:
     return f"Answered by {_served_by(record)} in {record.latency_ms:,} ms{after}: {used(record)}."
 
 
+def refusal(record: RequestRecord) -> str:
+    """Return why a request was refused, as a part of a sentence that ends it."""
+    return _REFUSALS.get(record.error_code, _as_recorded)(record)
+
+
 def _refused(record: RequestRecord) -> str:
-    words = _REFUSALS.get(record.error_code, _as_recorded)(record)
+    words = refusal(record)
     if record.attempts:
         cost = dollars(record.cost_nano_usd)
         return f"Withheld: {_served_by(record)} answered, but {words} The call cost {cost}."
@@ -283,7 +288,7 @@ def _taken_out(record: RequestRecord) -> list[str]:
     return [
         f'Policy "{found.get("policy")}" took {_found(found)} out before it went on.'
         for found in entries(record.findings)
-        if found.get("action") == "redact"
+        if found.get("action") == "redact" and record.attempts
     ]
 
 

@@ -21,7 +21,7 @@ from apps.gateway.sentences import (
     full_limit,
     notes,
     path_of,
-    quoted,
+    refusal,
     refusing,
     sentence,
     used,
@@ -156,7 +156,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """How the answer was sent: ``whole``, ``held`` to its end, ``relayed`` as it came, ``unknown`` of old records."""
+    """How the answer was sent: ``whole``, ``held`` to its end, ``relayed`` as it came, ``none``; or ``unknown``."""
 
     mode: str
     says: str
@@ -266,7 +266,7 @@ def _stages(record: RequestRecord) -> list[Stage]:
 def _who(record: RequestRecord) -> list[str]:
     names = {"Application": record.application_name, "User": record.user_name}
     said = ", ".join(f"{what} {name}" for what, name in names.items() if name)
-    key = f"{' by' if said else 'By'} the key lcp_{record.api_key_prefix}_…" if record.api_key_prefix else ""
+    key = f"{' by' if said else 'By'} the key lcp_{record.api_key_prefix}" if record.api_key_prefix else ""
     waited = _began(record).get("authenticate", 0)
     wait = [f"It had waited {waited / 1000:,.0f} ms for a place."] if waited >= _WAITED_US else []
     return [*([f"{said}{key}."] if said or key else []), *wait]
@@ -345,7 +345,7 @@ _SAYS = {
 
 
 def _refusal_in_words(record: RequestRecord) -> str:
-    said = quoted(record.error_message, refusing(record))
+    said = refusal(record)
     return said[:1].upper() + said[1:]
 
 
@@ -371,13 +371,16 @@ _DONE = {"none": "only recorded", "flag": "flagged", "redact": "taken out", "blo
 _STREAMS = {
     **STREAMS,
     "whole": "Answered whole: guardrails read all of it before it was sent.",
+    "none": "No answer was sent.",
     "unknown": "Streamed. How guardrails kept watch over it was not yet recorded then.",
 }
 
 
 def _stream_mode(record: RequestRecord) -> str:
+    if record.first_byte_ms is None and record.status != Status.SUCCESS:
+        return "none"
     if not record.streamed:
-        return "whole"
+        return "none" if record.status == Status.ERROR else "whole"
     mode = path_of(record).get("stream")
     return mode if mode in STREAMS else "unknown"
 

@@ -18,7 +18,7 @@ def test_a_form_says_what_the_policy_will_do_and_a_draft_what_would_change(page:
     log_in(page, server, root)
     page.goto(f"{server}{address(Policy, 'add')}?kind=rate_limit")
     said, wrong = page.locator("#policy-sentence [data-sentence]"), page.locator("#id_requests-live")
-    assert "Fill in the form" in said.inner_text()
+    assert "Not complete yet" in said.inner_text()
     page.fill("#id_requests", "0")
     wrong.get_by_text("whole number").wait_for()
     page.fill("#id_requests", "25")
