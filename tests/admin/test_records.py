@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -71,7 +71,7 @@ def test_days_narrow_the_list_by_the_time_in_the_id(cast: Cast) -> None:
 
 def test_the_list_counts_no_further_than_its_bound(onlookers: Cast) -> None:
     assert BoundedPaginator(range(3), 2).per_page == 2
-    with as_the_server(), CaptureQueriesContext(connection) as queries:
+    with as_the_server(), CaptureQueriesContext(connections[DEFAULT_DB_ALIAS]) as queries:
         onlookers.browser("superadmin").get(reverse(LIST))
     counts = [query["sql"] for query in queries if "COUNT(" in query["sql"] and "requestrecord" in query["sql"]]
     assert counts
