@@ -6,16 +6,18 @@ from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
 
 import pytest
-from apps.audit.explain import explain, price, readings
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from apps.audit.models import ChangeRecord, RequestRecord, RequestText, Status
 from apps.audit.uuid7 import first_id_at
+from apps.gateway.readings import price, readings
+from apps.gateway.sentences import sentence
 from apps.orgs.scoped_admin import MOST_COUNTED
 from tests.admin.cast import Cast, address, make_record, unique
+from tests.services.database_roles import as_the_server
 
 LIST = "admin:audit_requestrecord_changelist"
 
@@ -86,7 +88,7 @@ def test_a_link_in_the_words_of_plain_filters_leads_to_the_same_search(onlookers
 
 def test_a_list_counts_no_further_than_its_bound_and_the_search_of_requests_not_at_all(onlookers: Cast) -> None:
     for model, count in ((ChangeRecord, f"LIMIT {MOST_COUNTED}"), (RequestRecord, None)):
-        with CaptureQueriesContext(connection) as queries:
+        with as_the_server(), CaptureQueriesContext(connections[DEFAULT_DB_ALIAS]) as queries:
             onlookers.browser("superadmin").get(address(model, "changelist"))
         asked = [query["sql"] for query in queries if f'FROM "{model._meta.db_table}"' in query["sql"]]
         counts = [sql for sql in asked if "COUNT(" in sql]
@@ -126,16 +128,16 @@ def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
     )
     page = cast.browser("auditor").get(address(record, "change", record.pk)).content.decode()
     for text in (
-        "Refused, and no provider was called.",
+        "Withheld: the provider answered, but",
         "PII_DETECTED",
         "No cards",
         "v7",
         "credit_card (visa)",
-        "5 requests in 60 s",
+        "5 requests a minute",
         "4 left",
-        "timeout",
-        "rate_limits",
-        "2.00 USD per million output tokens",
+        "did not answer in time",
+        "Redis did not answer",
+        "$2 per million output tokens",
         "prompt told",
     ):
         assert text in page, text
@@ -165,14 +167,14 @@ def test_an_erased_text_is_said_to_be_gone(cast: Cast) -> None:
 
 
 def test_every_outcome_has_its_sentence() -> None:
-    sentences = {explain(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
+    sentences = {sentence(RequestRecord(status=status, error_message="so", error_code="X")) for status in Status}
     assert len(sentences) == len(Status)
 
 
 def test_a_budget_of_the_platform_is_told_without_what_others_spent() -> None:
     reading = {"policy": "All", "kind": "cost_cap", "per": "total", "limit_nano_usd": 10**9}
     (told,) = readings(RequestRecord(limits=[reading]))
-    assert (told.what, told.left) == ("1.00 USD in total", "")
+    assert (told.what, told.left) == ("$1 in total", "")
 
 
 def test_a_record_without_a_price_tells_none() -> None:
