@@ -44,8 +44,8 @@ SCREENS = (
     Screen("overview", ""),
     Screen("overview-dark", "", dark=True),
     Screen("overview-phone", "", **PHONE),  # type: ignore[arg-type]  # its sizes
-    Screen("requests", "audit/requestrecord/", height=680),
-    Screen("requests-dark", "audit/requestrecord/", person="auditor", dark=True),
+    Screen("requests", "audit/requestrecord/", height=660),
+    Screen("requests-dark", "audit/requestrecord/", person="auditor", height=660, dark=True),
     Screen("requests-phone", "audit/requestrecord/", **PHONE),  # type: ignore[arg-type]  # its sizes
     Screen("refused-request", "audit/requestrecord/{refused}/change/", person="developer"),
     Screen("policies", "policies/policy/", height=640),
