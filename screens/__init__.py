@@ -44,15 +44,20 @@ SCREENS = (
     Screen("overview", ""),
     Screen("overview-dark", "", dark=True),
     Screen("overview-phone", "", **PHONE),  # type: ignore[arg-type]  # its sizes
-    Screen("requests", "audit/requestrecord/"),
-    Screen("requests-dark", "audit/requestrecord/", person="auditor", dark=True),
+    Screen("requests", "audit/requestrecord/", height=660),
+    Screen("requests-dark", "audit/requestrecord/", person="auditor", height=660, dark=True),
     Screen("requests-phone", "audit/requestrecord/", **PHONE),  # type: ignore[arg-type]  # its sizes
     Screen("refused-request", "audit/requestrecord/{refused}/change/", person="developer"),
-    Screen("policies", "policies/policy/"),
+    Screen("policies", "policies/policy/", height=640),
     Screen("new-policy", "policies/policy/add/"),
     Screen("guardrail", "policies/policy/add/?kind=guardrail"),
     Screen("guardrail-phone", "policies/policy/add/?kind=guardrail", **PHONE),  # type: ignore[arg-type]  # its sizes
-    Screen("effective-policies", "policies/policy/explain/application/{application}/", act=_ask_the_policies),
+    Screen(
+        "effective-policies",
+        "policies/policy/explain/application/{application}/",
+        height=640,
+        act=_ask_the_policies,
+    ),
     Screen("new-key", "orgs/apikey/add/?application={application}", person="developer", act=_new_key),
     Screen("revoke-key", "orgs/apikey/{key}/revoke_key/"),
     Screen("delete-policy", "policies/policy/{policy}/delete/"),

@@ -2,19 +2,27 @@
 const NAMES = {
     arrow_back: "Go back",
     close: "Close",
+    computer: "Light or dark",
+    dark_mode: "Light or dark",
     dock_to_right: "Show or hide the menu",
+    light_mode: "Light or dark",
+    more_horiz: "More",
     more_vert: "More",
     search: "Search",
 };
 const NATIVE = "a[href], button, input, select, textarea, summary, label";
+const ICON = ".material-symbols-outlined";
 const FILTERS = "filterOpen = true";
 
-function name(element, icon) {
-    const words = element.innerText.replace(icon ? icon.textContent : "", "").trim();
-    if (icon && !words && !element.ariaLabel) {
-        const drawn = icon.textContent.trim();
-        element.ariaLabel = element.title || NAMES[drawn] || drawn.replaceAll("_", " ");
+// What shows nothing but icons is named by its title, or by the first of them.
+function name(element) {
+    const bare = element.cloneNode(true);
+    bare.querySelectorAll(ICON).forEach((icon) => icon.remove());
+    if (element.ariaLabel || bare.querySelector("img") || (bare.textContent.trim() && !element.matches(ICON))) {
+        return;
     }
+    const drawn = (element.matches(ICON) ? element : element.querySelector(ICON)).textContent.trim();
+    element.ariaLabel = element.title || NAMES[drawn] || drawn.replaceAll("_", " ");
 }
 
 function makeButton(element) {
@@ -24,8 +32,8 @@ function makeButton(element) {
     }
     element.setAttribute("role", "button");
     element.tabIndex = 0;
-    if (element.matches(".material-symbols-outlined")) {
-        name(element, element);
+    if (element.matches(ICON)) {
+        name(element);
     }
 }
 
@@ -35,6 +43,7 @@ function label(drawn) {
     const words = field?.labels?.[0];
     const value = drawn.querySelector(".select2-selection__rendered");
     value?.removeAttribute("role");
+    value?.removeAttribute("aria-readonly");
     if (words && value) {
         words.id ||= `${field.id}_label`;
         drawn.setAttribute("aria-labelledby", `${words.id} ${value.id}`);
@@ -52,7 +61,7 @@ function mend() {
     document.querySelectorAll(".material-symbols-outlined:not([aria-hidden])").forEach((icon) => {
         const control = icon.closest("a, button, [role=button], [x-on\\:click]");
         if (control && control !== icon) {
-            name(control, icon);
+            name(control);
         }
         if (control !== icon) {
             icon.ariaHidden = "true";
