@@ -138,7 +138,7 @@ def test_from_an_empty_organization_to_the_record_of_a_request(page: Any, server
     send_a_test_request(page)
     record = RequestRecord.objects.get(organization_id=organization.pk)
     assert str(record.pk) in page.content()
-    assert "answered in" in page.inner_text("#content")
+    assert "Answered by" in page.inner_text("#content")
 
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
     answer = httpx.post(f"{server}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
@@ -164,7 +164,7 @@ def test_a_request_is_cancelled_by_its_button(page: Any, server: str) -> None:
     page.wait_for_selector("#answer:has-text('word')")
     page.click("#cancel")
     page.wait_for_selector("#status:has-text('Cancelled')")
-    page.wait_for_selector("#outcome >> text=The client left before the answer was complete.")
+    page.wait_for_selector("#outcome >> text=What each stage did")
     record = RequestRecord.objects.get(organization_id=organization.pk)
     assert (record.status, record.attempts[-1].get("fault")) == ("cancelled", None)
     assert page.is_disabled("#cancel")
