@@ -191,13 +191,6 @@ def test_the_front_page_counts_ones_own_requests_alone(cast: Cast) -> None:
     assert (week.requests, week.refusals, week.errors, week.spend_usd) == (3, 1, 0, "2.50")
 
 
-def test_the_front_page_offers_the_steps_that_are_left_and_allowed(cast: Cast) -> None:
-    cast.home.application.delete()
-    steps = cast.browser("admin").get(reverse("admin:index")).context["steps"]
-    assert {step.title for step in steps if not step.done} == {"Create an application", "Issue an API key"}
-    assert cast.browser("auditor").get(reverse("admin:index")).context["steps"] == []
-
-
 @pytest.mark.parametrize("part", ["user", "key", "whole key", "error"])
 def test_a_request_is_found_by_who_made_it_and_by_why_it_was_refused(cast: Cast, part: str) -> None:
     home, person = cast.home, unique("person")
