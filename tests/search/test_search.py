@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
+from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from hypothesis import HealthCheck, given, settings
@@ -239,7 +240,7 @@ def test_a_search_looks_at_bounded_windows_and_uses_its_indexes(cast: Cast, post
     )
     for query in queries:
         with CaptureQueriesContext(connection) as captured:
-            find(read_search(query), Reach(frozenset({cast.organization.id})), 5)
+            finding._find(read_search(query), Reach(frozenset({cast.organization.id})), 5, None)
         asked = [one["sql"] for one in captured if "audit_request" in one["sql"]]
         assert asked
         for sql in asked:
@@ -249,6 +250,13 @@ def test_a_search_looks_at_bounded_windows_and_uses_its_indexes(cast: Cast, post
                 plan = "\n".join(row[0] for row in cursor.fetchall())
                 cursor.execute("RESET enable_seqscan")
             assert "Seq Scan" not in plan, (query, plan)
+
+
+def test_a_search_that_forgot_its_reach_shows_nothing(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(cast.elsewhere.id, end_user="of somebody else")
+    monkeypatch.setattr(Reach, "within", lambda *_: Q())
+    with pytest.raises(finding.OutOfReach):
+        find(read_search({"end_user": "of somebody else"}), Reach(frozenset({cast.organization.id})), 5)
 
 
 def test_a_text_of_any_length_and_oddness_can_be_kept_and_found(cast: Cast) -> None:
