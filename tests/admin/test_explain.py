@@ -11,8 +11,6 @@ from apps.gateway.runtime import BACKGROUND
 from apps.policies.models import Policy
 from tests.admin.cast import Cast, address, made, unique
 
-pytestmark = pytest.mark.xdist_group("explain")  # one process, one set of servers
-
 
 @pytest.fixture(scope="module", autouse=True)
 def no_runtime_is_left() -> Iterator[None]:

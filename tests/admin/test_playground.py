@@ -18,8 +18,6 @@ from controlplane import playground
 from tests.admin.cast import Cast, gather, make_record, member, unique
 from tests.gateway.house import PRICE
 
-pytestmark = pytest.mark.xdist_group("explain")  # one process, one set of servers
-
 ASK = "/admin/playground/ask/"
 SAID = {"model": "sim-echo", "message": "Hi there", "max_tokens": "50"}
 

@@ -19,7 +19,6 @@ from controlplane.guide import guide_of
 from tests.admin.cast import Cast, address, make_record, member, unique
 from tests.mock_upstream import Behaviour, MockUpstream
 
-pytestmark = pytest.mark.xdist_group("explain")  # one process, one set of servers
 SECRET = "sk-right-and-long-4711"
 
 

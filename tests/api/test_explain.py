@@ -14,8 +14,6 @@ from apps.orgs.models import ApiKey, Membership
 from apps.policies.models import Budget, Policy, Price, Reservation
 from tests.api.cast import NOBODYS_ID, Cast, error_of, unique
 
-pytestmark = pytest.mark.xdist_group("explain")  # one process, one set of servers
-
 PRICE = {"provider": "simulated", "model": "sim-*", "input_nano_usd": 10**9, "output_nano_usd": 2 * 10**9}
 
 

@@ -15,8 +15,6 @@ from tests.aws.events import http_api, schedule
 from tests.aws.function import FunctionError, LambdaFunction
 from tests.services.database_roles import there_are_roles
 
-pytestmark = pytest.mark.xdist_group("aws")  # one process, one set of servers
-
 
 def test_migrations_are_applied_by_an_event_and_only_once(start: StartFunction, empty_database_url: str) -> None:
     function = start(full_environment(empty_database_url))

@@ -10,8 +10,6 @@ from tests.aws.conftest import StartFunction, Tenant, full_environment
 from tests.aws.events import http_api, in_base64, rest_api
 from tests.aws.function import LambdaFunction
 
-pytestmark = pytest.mark.xdist_group("aws")  # one process, one set of servers
-
 PATH = "/v1/chat/completions"
 
 

@@ -5,12 +5,13 @@ in `VALUES` and `BESIDES`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.test import Client
 
+from apps.orgs.models import User
 from apps.policies.engine.kinds import Kind
 from tests.admin.cast import House
 from tests.isolation.matrix import Address, addresses
@@ -30,13 +31,16 @@ OF_EACH_MODEL = {"changelist", "add", "change"}
 """The kinds of pages that differ from model to model. Any other kind is one template, opened where it comes first."""
 
 
-def openable(client: Client, house: House) -> list[str]:
-    """Return the addresses that answer ``client`` with a page, and not with another address or with data."""
-    found: dict[str, str] = {}
-    for address, page in _addresses(house):
-        if page not in found and _is_page(client.get(address)):
-            found[page] = address
-    return [*found.values(), *BESIDES]
+def openable(people: Sequence[tuple[User, Client]], house: House) -> list[tuple[User, str]]:
+    """Return the addresses that answer with a page, and not with another address or with data, each with the first of
+    ``people`` who may open it.
+    """
+    found: dict[str, tuple[User, str]] = {}
+    for person, client in people:
+        for address, page in _addresses(house):
+            if page not in found and _is_page(client.get(address)):
+                found[page] = person, address
+    return [*found.values(), *((people[0][0], address) for address in BESIDES)]
 
 
 def nameless() -> list[str]:

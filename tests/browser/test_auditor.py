@@ -9,7 +9,7 @@ from apps.audit.evidence_check import differences
 from tests.admin.cast import gather, make_record, unique
 from tests.browser.test_first_hour import log_in
 
-pytestmark = [pytest.mark.limit_seconds(180), pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.limit_seconds(180)
 
 
 def test_an_auditor_finds_saves_exports_and_checks(page: Any, server: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.admin.cast import address, build_house, make_record, member, unique
 from tests.browser.conftest import enter
 from tests.browser.test_first_hour import save
 
-pytestmark = [pytest.mark.limit_seconds(120), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.limit_seconds(120)
 
 
 def menu(page: Any) -> set[str]:

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from apps.orgs.models import User
+from apps.orgs.models import Membership, User
+from apps.orgs.roles import Role
 from apps.policies.models import Price
 from tests.admin.cast import PASSWORD, address, build_house, unique
 from tests.browser import axe, pages
 from tests.browser.conftest import enter, opened
 from tests.browser.test_first_hour import choose
 
-pytestmark = [pytest.mark.limit_seconds(600), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.limit_seconds(600)
 ASK = (Path(__file__).parent / "sweep.js").read_text()
 WATCH = """
     window.shifted = 0;
@@ -44,18 +45,30 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def every_page(server: str, chromium: Any) -> dict[str, Seen]:
-    """Open each page once, as a superadmin in another time zone; ask everything while it is there."""
-    superadmin, house, client = User.objects.create_superuser(unique("root"), PASSWORD), build_house("EVERY"), Client()
+    """Open each page once, in another time zone, and ask everything while it is there.
+
+    As an admin of an organization, who sees little else, or as a superadmin what that one may not see.
+    """
+    house = build_house("EVERY")
     Price.objects.create(model=unique("model"), input_nano_usd=1, output_nano_usd=2)
-    client.force_login(superadmin)
+    admin, superadmin = User.objects.create_user(unique("admin")), User.objects.create_superuser(unique("root"))
+    Membership.objects.create(user=admin, organization=house.organization, role=Role.ADMIN.value)
     seen: dict[str, Seen] = {}
     with opened(chromium, 1280, timezone_id="Asia/Kolkata") as (page, complaints):
         page.add_init_script(WATCH)
         seen["/admin/login/"] = look(page, server, "/admin/login/", complaints)
-        enter(page, server, superadmin)
-        for path in pages.openable(client, house):
+        entered = None
+        for person, path in pages.openable([(one, logged_in(one)) for one in (admin, superadmin)], house):
+            if person != entered:
+                enter(page, server, entered := person)
             seen[path] = look(page, server, path, complaints)
     return seen
+
+
+def logged_in(person: User) -> Client:
+    client = Client()
+    client.force_login(person)
+    return client
 
 
 def look(page: Any, server: str, path: str, complaints: list[str]) -> Seen:

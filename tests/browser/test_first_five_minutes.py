@@ -19,7 +19,6 @@ from tests.mock_upstream import MockUpstream
 
 pytestmark = [
     pytest.mark.limit_seconds(240),
-    pytest.mark.xdist_group("explain"),  # one process, one set of servers
     pytest.mark.parametrize("page", [1280], ids=["desktop"], indirect=True),
 ]
 SECRET = "sk-of-a-new-admin-4711"

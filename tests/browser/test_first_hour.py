@@ -11,7 +11,7 @@ from tests.admin.cast import PASSWORD, make_record, unique
 from tests.browser import axe
 from tests.browser.conftest import enter
 
-pytestmark = [pytest.mark.limit_seconds(180), pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.limit_seconds(180)
 ON_A_DESKTOP = pytest.mark.parametrize("page", [1280], indirect=True, ids=["desktop"])
 ON_A_PHONE = pytest.mark.parametrize("page", [390], indirect=True, ids=["phone"])
 

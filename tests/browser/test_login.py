@@ -17,7 +17,6 @@ from tests.services.server import ServerProcess, tracebacks
 
 pytestmark = [
     pytest.mark.limit_seconds(180),
-    pytest.mark.xdist_group("login"),  # one process, one provider and one server
     pytest.mark.parametrize("page", [1280], ids=["desktop"], indirect=True),
 ]
 BUTTON = "text=Sign in with your organization's account"

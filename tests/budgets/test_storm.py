@@ -6,8 +6,6 @@ import pytest
 
 from torture.money_storm import Fleet, check_exact, deadlocks, exact_storm, fleet, use_up
 
-pytestmark = pytest.mark.xdist_group("storm")  # one process, one set of servers
-
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:

@@ -20,8 +20,6 @@ from tests.exports.files import write_file
 from tests.isolation.matrix import ADMIN_PAGES_THAT_WRITE, Address, addresses
 from tests.isolation.rows import tables
 
-pytestmark = pytest.mark.xdist_group("explain")  # one process, one set of servers
-
 WRITES_NOTHING = {"policies/evaluate"}
 ROUTES = [one for one in addresses() if one.route.startswith("v1/admin/") and one.collection]
 """The routes of the API."""

@@ -16,8 +16,6 @@ from apps.gateway import pipeline
 from tests.docs.documents import document, quoted, table_rows
 from tests.services.server import ServerProcess
 
-pytestmark = pytest.mark.xdist_group("readme")  # one process, one set of servers
-
 README = document("README.md")
 EXAMPLES = README.section("One allowed and one denied request")
 

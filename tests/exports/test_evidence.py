@@ -17,8 +17,6 @@ from tests.api.cast import Cast, gather, unique
 from tests.exports.test_exports import content, nothing_waits, ordered  # noqa: F401  (a fixture among them)
 from tests.search.test_search import recorded
 
-pytestmark = pytest.mark.xdist_group("exports")
-
 
 @pytest.fixture(scope="module")
 def cast() -> Cast:

@@ -26,8 +26,6 @@ from tests.admin.conftest import static_files_as_they_are  # noqa: F401  (a fixt
 from tests.api.cast import Api, Cast, error_of, gather
 from tests.search.test_search import many, recorded
 
-pytestmark = pytest.mark.xdist_group("exports")  # one process: a worker of another one would take what waits here
-
 HEADER = "id,request_id,timestamp,organization,organization_name"
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", "=cmd|' /C calc'!A0", '"=1"']
 

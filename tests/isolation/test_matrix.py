@@ -21,8 +21,6 @@ from tests.isolation.people import AT_THE_ADMIN, AT_THE_API, Knock, at_the_admin
 from tests.isolation.rows import BEHIND, OF_NO_ORGANIZATION, crossing, digest_of, tables
 from tests.isolation.traces import Traces, said
 
-pytestmark = pytest.mark.xdist_group("isolation")  # one process, one pair of organizations
-
 ADDRESSES = addresses()
 MODELS = sorted({address.model._meta.label for address in ADDRESSES if address.model})
 ROUTES = [address for address in ADDRESSES if address.route.startswith("v1/admin/")]

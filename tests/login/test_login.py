@@ -19,8 +19,6 @@ from tests.api.cast import Api
 from tests.login.flow import HOST, Visitor, query
 from tests.services.openid_provider import OpenIdProvider
 
-pytestmark = pytest.mark.xdist_group("login")  # one process, one provider
-
 
 @pytest.fixture(scope="module")
 def provider(openid: OpenIdProvider) -> Iterator[OpenIdProvider]:

@@ -147,9 +147,6 @@ class Installation:
         self.upstream.stop()
 
 
-pytestmark = pytest.mark.xdist_group("outage")  # one process, one installation: each test leaves it as it was
-
-
 @pytest.fixture(scope="module")
 def running(database: None) -> Iterator[Installation]:
     if connection.vendor != "postgresql":

@@ -17,8 +17,6 @@ import pytest
 from controlplane.pages import Pages
 from tests.services.server import ServerProcess, fresh_database, tracebacks
 
-pytestmark = pytest.mark.xdist_group("pages")  # one process, one set of servers
-
 PAGE_THREADS = 2
 READERS_JOURNAL_SWEEPER_READINESS = 4 + 1 + 1 + 1
 

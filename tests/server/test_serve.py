@@ -17,8 +17,6 @@ import pytest
 
 from tests.services.server import ROOT, ServerProcess, empty_database, fresh_database
 
-pytestmark = pytest.mark.xdist_group("serve")  # one process, one first run
-
 BARE = {"REDIS_URL": None, "DATABASE_URL": None}
 
 

@@ -10,6 +10,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,14 @@ def pytest_unconfigure() -> None:
     """End the services, whichever way the run ended."""
     while _stops:
         _stops.pop(0)()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute the tests by file."""
+    from tests.services.scheduling import ByFile
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
