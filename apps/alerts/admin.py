@@ -87,7 +87,7 @@ class DestinationAdmin(ScopedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields: of an existing one those of its channel, in words for who may only look."""
-        fields = list(super().get_fields(request, obj))
+        fields: list[Any] = list(super().get_fields(request, obj))
         if obj is None:
             return [name for name in fields if name != "shown_secret"]
         left_out = {name for name, channel in self.NEEDS.items() if channel != obj.channel}

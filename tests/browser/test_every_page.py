@@ -56,6 +56,8 @@ def every_page(server: str, chromium: Any) -> dict[str, Seen]:
     seen: dict[str, Seen] = {}
     with opened(chromium, 1280, timezone_id="Asia/Kolkata") as (page, complaints):
         page.add_init_script(WATCH)
+        if axe.is_there():
+            page.add_init_script(axe.source())
         seen["/admin/login/"] = look(page, server, "/admin/login/", complaints)
         entered = None
         for person, path in pages.openable([(one, logged_in(one)) for one in (admin, superadmin)], house):
@@ -79,6 +81,7 @@ def look(page: Any, server: str, path: str, complaints: list[str]) -> Seen:
     ask(page, "settled")
     seen.moved = ask(page, "moved")
     seen.untold = ask(page, "untold")
+    ask(page, "thin")
     seen.unreachable = ask(page, "unreachable")
     frame = "" if path == WHOLE or not path.startswith("/admin/") else axe.FRAME
     seen.violations = axe.violations(page, frame) + ask(page, "undescribed")
