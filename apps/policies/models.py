@@ -14,7 +14,6 @@ from apps.policies.engine.kinds import ALWAYS, ConfigError, Kind, parse_config, 
 from apps.policies.engine.policy import Broken, Level, Mode, read_rule, read_terms
 from apps.policies.engine.policy import Policy as EnginePolicy
 
-
 KIND_CHOICES = [(kind.value, kind.label) for kind in Kind]
 
 

@@ -8,7 +8,6 @@ from apps.audit.models import ChangeRecord
 from tests.api.cast import NOBODYS_ID, Cast, error_of, unique
 from tests.api.collections import OF_AN_ORGANIZATION, SAMPLES, Sample
 
-
 each = pytest.mark.parametrize("sample", SAMPLES, ids=str)
 each_of_an_organization = pytest.mark.parametrize("sample", OF_AN_ORGANIZATION, ids=str)
 
