@@ -26,6 +26,7 @@ WRITTEN_BY_WORKERS = frozenset(
         "audit_usageday",
         "audit_usagehour",
         "audit_usageseries",
+        "audit_usageslice",
         "policies_budget",
         "policies_budgetalert",
         "policies_ledgerentry",

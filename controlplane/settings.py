@@ -302,6 +302,11 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "OpenAI-compatible inference under an organization's policies, and the API that manages them.",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVERS": [{"url": "/"}],
+    "ENUM_NAME_OVERRIDES": {
+        "AlertKindEnum": "apps.audit.models.Alert.Kind",
+        "ExportKindEnum": "apps.audit.models.Export.Kind",
+        "PolicyKindEnum": "apps.policies.models.KIND_CHOICES",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "apps.orgs.rest.openapi.complete",

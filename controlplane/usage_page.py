@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from apps.audit import usage
 from apps.audit.money import NANO, usd_from_nano
+from apps.audit.search import NO_POLICY
 from apps.audit.snapshot import snapshot
 from apps.audit.usage import DAY, HOUR, Group, Period, Scope, Sums
 from apps.orgs.models import Application, Organization, User
@@ -345,7 +346,7 @@ class _Page:
     def _of_group(self, dimension: str, key: str | None) -> dict[str, Any]:
         """Return the filters of the list of records that mean a group."""
         if dimension == "policy_id":
-            return {"refused_by": key or "none"}
+            return {"refused_by": key or NO_POLICY}
         name = {
             "organization_id": "organization",
             "application_id": "application",

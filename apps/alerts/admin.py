@@ -73,6 +73,7 @@ class DestinationAdmin(ScopedAdmin):
     list_select_related = ["organization", "data_key"]
     search_fields = ["name", "url"]
     autocomplete_fields = ["organization"]
+    ordering = ["name"]
     fields = ["organization", "name", "channel", "kinds", "recipients", "url", "slack_url", "shown_secret", "is_active"]
     readonly_fields = ["shown_secret", "wants", "goes_to"]
     actions_detail = ["send_test", "new_secret", "messages_sent"]

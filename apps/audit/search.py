@@ -27,6 +27,7 @@ MOST_LABELS = 8
 MOST_WORDS = 16
 MOST_STARS = 3
 FAILED = "failed"
+NO_POLICY = UUID(int=0)
 OUTCOMES = (*Status.values, FAILED)
 INDEXED_CHARACTERS = 100_000
 """Of each text so many characters are searched on PostgreSQL: an index's entry has a bound, a text has none."""
@@ -227,11 +228,11 @@ def _ended(status: str) -> Q:
     return Q(status__in=(Status.ERROR, Status.INTERRUPTED)) if status == FAILED else Q(status=status)
 
 
-def _refused_by(policy: UUID | None) -> Q:
-    """A request that the policy was the first to refuse; ``None``: one that was refused, and by no policy."""
+def _refused_by(policy: UUID) -> Q:
+    """A request that the policy was the first to refuse; `NO_POLICY`: one that was refused, and by no policy."""
     statement = rollup_sql.dialect().refused_by.format(r="audit_requestrecord")
     refused = RawSQL(statement, [], models.TextField())  # noqa: S611 - put together from constants
-    return Q(status=Status.BLOCKED) & Q(Exact(refused, "" if policy is None else str(policy)))
+    return Q(status=Status.BLOCKED) & Q(Exact(refused, "" if policy == NO_POLICY else str(policy)))
 
 
 def texts_with(words: str) -> Q:
@@ -263,10 +264,6 @@ def _words(text: str) -> str:
     if len(text.split()) > MOST_WORDS:
         raise ValueError(f"Give at most {MOST_WORDS} words.")
     return text
-
-
-def _policy_or_none(text: str) -> UUID | None:
-    return None if text == "none" else as_uuid(text)
 
 
 _ANY_TEXT = "* stands for any text."
@@ -302,7 +299,7 @@ CRITERIA: dict[str, Criterion] = {
     ),
     "model_is": Criterion("Model, exactly", as_text, lambda value: Q(model=value), "Its whole name.", is_rare=True),
     "refused_by": Criterion(
-        "Refused by", _policy_or_none, _refused_by, "A policy's id; none: refused, by no policy.", is_rare=True
+        "Refused by", as_uuid, _refused_by, f"A policy's id; {NO_POLICY}: refused, by none.", is_rare=True
     ),
     "without": Criterion(
         "Without", as_choice(*_NAMELESS), lambda value: _NAMELESS[value], choices=tuple(_NAMELESS), is_rare=True

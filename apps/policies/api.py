@@ -449,7 +449,7 @@ class PriceCollection(Collection[Price]):
     filters = {"model": Filter("model", as_text), "provider": Filter("provider", as_text)}
 
 
-class AlertSerializer(serializers.ModelSerializer[BudgetAlert]):
+class BudgetAlertSerializer(serializers.ModelSerializer[BudgetAlert]):
     """A percent of its limit that a budget crossed."""
 
     spent_usd = serializers.SerializerMethodField()
@@ -474,7 +474,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
     reserved_usd = serializers.SerializerMethodField(help_text="The worst case of requests under way.")
     left_usd = serializers.SerializerMethodField()
     overrun_usd = serializers.SerializerMethodField(help_text="What providers used beyond what they were asked for.")
-    alerts = AlertSerializer(many=True)
+    alerts = BudgetAlertSerializer(many=True)
 
     class Meta:
         model = Budget

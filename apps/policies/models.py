@@ -14,6 +14,8 @@ from apps.policies.engine.kinds import ALWAYS, ConfigError, Kind, parse_config, 
 from apps.policies.engine.policy import Broken, Level, Mode, read_rule, read_terms
 from apps.policies.engine.policy import Policy as EnginePolicy
 
+KIND_CHOICES = [(kind.value, kind.label) for kind in Kind]
+
 
 class Policy(models.Model):
     """A rule on a scope: the platform (no organization), an organization, or an application, user or key of one."""
@@ -26,7 +28,7 @@ class Policy(models.Model):
     user = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE)
     api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.CASCADE, verbose_name="API key")
     name = models.CharField(max_length=200)
-    kind = models.CharField(max_length=24, choices=[(k.value, k.label) for k in Kind])
+    kind = models.CharField(max_length=24, choices=KIND_CHOICES)
     mode = models.CharField(max_length=12, choices=[(m.value, m.value) for m in Mode], default=Mode.ENFORCE.value)
     config = models.JSONField()
     valid_from = models.DateTimeField(null=True, blank=True, help_text="UTC. Empty: at once.")

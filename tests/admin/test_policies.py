@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from apps.audit.models import ChangeRecord
 from apps.policies.models import Policy, PolicyVersion
@@ -28,7 +29,9 @@ def made_policy(cast: Cast, kind: str, **changes: Any) -> Policy:
 
 def test_the_kind_is_chosen_first(onlookers: Cast) -> None:
     response = onlookers.browser("admin").get(address(Policy, "add"))
-    assert [card["link"] for card in response.context["cards"]] == [f"?kind={kind}" for kind in KINDS]
+    templates, *kinds = [card["link"] for card in response.context["cards"]]
+    assert templates == reverse("admin:policies_policy_templates", args=[onlookers.home.organization.pk])
+    assert kinds == [f"?kind={kind}" for kind in KINDS]
 
 
 @pytest.mark.parametrize(

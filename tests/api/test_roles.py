@@ -9,7 +9,8 @@ EVERYTHING = {sample.path for sample in SAMPLES} | {"audit-logs", "changes", "ex
 MAY_LIST = {
     "admin": EVERYTHING,
     "auditor": EVERYTHING,
-    "developer": EVERYTHING - {"users", "memberships", "provider-credentials", "changes", "exports"},
+    "developer": EVERYTHING
+    - {"users", "memberships", "provider-credentials", "changes", "exports", "alert-destinations"},
 }
 PATHS = sorted(MAY_LIST["admin"])
 in_each_role = pytest.mark.parametrize("role", ["admin", "developer", "auditor"])

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.test import override_settings
 
+from apps.alerts.models import Destination
 from apps.audit.models import ChangeRecord
 from apps.gateway.models import ModelRoute
 from apps.orgs.data_keys import OPEN
@@ -70,6 +71,7 @@ def shop() -> Iterator[Shop]:
     """A tenant whose secrets are the only ones: a rotation is of them all, and other tests leave some unreadable."""
     ModelRoute.objects.all().delete()
     ProviderCredential.objects.all().delete()
+    Destination.objects.all().delete()
     DataKey.objects.all().delete()
     with MockUpstream() as upstream:
         yield Shop(upstream)

@@ -13,6 +13,7 @@ from tests.services.server import ROOT
 KNOWN = {
     "postgres://postgres:postgres@127.0.0.1",  # a database that lives as long as its test run
     "postgres://user:password@127.0.0.1",
+    "smtp+tls://user:password@host",  # what EMAIL_URL looks like
     "AKIAZQ3DRSTUVWXY2345",  # the README's example of what is blocked
     "AKIAIOSFODNN7EXAMPLE",  # AWS's own example
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",

@@ -138,7 +138,9 @@ PRODUCTION = {
 
 
 @pytest.mark.parametrize(
-    "missing", [("SECRET_KEY", "KEY_PEPPERS", "ALLOWED_HOSTS", "DATABASE_URL"), ("ENCRYPTION_KEYS",)], ids=", ".join
+    "missing",
+    [("SECRET_KEY",), ("KEY_PEPPERS", "ALLOWED_HOSTS", "DATABASE_URL"), ("ENCRYPTION_KEYS",)],
+    ids=", ".join,
 )
 def test_a_missing_secret_in_production_is_one_clear_line(tmp_path: Path, missing: tuple[str, ...]) -> None:
     given = {**PRODUCTION, "DATABASE_URL": os.environ["DATABASE_URL"], **dict.fromkeys(missing)}

@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
         Fenced("audit_usageseries"),
         Fenced("audit_usagehour"),
         Fenced("audit_usageday"),
+        Fenced("audit_usageslice"),
         Fenced("audit_countedtag"),
         Fenced("audit_tagseries"),
         Fenced("audit_tagday"),
