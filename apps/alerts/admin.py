@@ -16,6 +16,7 @@ from apps.alerts.models import Delivery, Destination
 from apps.alerts.upkeep import MOST_TRIALS, TooManyTrials, may_retry, renew_secret, retry, try_out
 from apps.audit.admin import DayFilter, OrganizationFilter
 from apps.audit.models import Alert
+from apps.audit.moments import moment
 from apps.orgs.encryption import DecryptionError, KeysUnavailable
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import Question, ScopedAdmin, actor_of, badge, detail_action, user_of
@@ -30,11 +31,11 @@ DELIVERY_COLOURS = {"sent": "success", "waiting": "info", "failed": "danger"}
 class AlertAdmin(ScopedAdmin):
     """What there was to tell. Never changed by people."""
 
-    list_display = ["moment", "title", "kind", "current_state", "told"]
+    list_display = ["time", "title", "kind", "current_state", "told"]
     list_filter = ["kind", "state", OrganizationFilter, ("timestamp", DayFilter)]
     search_fields = ["title", "id"]
     sortable_by = ()
-    readonly_fields = ("moment", "title", "text", "kind", "current_state", "told", "id")
+    readonly_fields = ("time", "title", "text", "kind", "current_state", "told", "id")
     fields = readonly_fields
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Alert]":
@@ -43,10 +44,10 @@ class AlertAdmin(ScopedAdmin):
         rows: models.QuerySet[Alert] = super().get_queryset(request)
         return rows.prefetch_related(Prefetch("deliveries", seen, to_attr="seen_deliveries"))
 
-    @admin.display(description="Time (UTC)")
-    def moment(self, alert: Alert) -> str:
+    @admin.display(description="Time")
+    def time(self, alert: Alert) -> str:
         """Return when it happened."""
-        return f"{alert.timestamp:%Y-%m-%d %H:%M:%S}"
+        return moment(alert.timestamp)
 
     @badge("State", {"raised": "warning", "resolved": "success", "over": "info"})
     def current_state(self, alert: Alert) -> str:
@@ -74,7 +75,7 @@ class DestinationAdmin(ScopedAdmin):
     autocomplete_fields = ["organization"]
     ordering = ["name"]
     fields = ["organization", "name", "channel", "kinds", "recipients", "url", "slack_url", "shown_secret", "is_active"]
-    readonly_fields = ["shown_secret"]
+    readonly_fields = ["shown_secret", "wants", "goes_to"]
     actions_detail = ["send_test", "new_secret", "messages_sent"]
     NEEDS = {"recipients": "email", "url": "webhook", "slack_url": "slack"}
     """Which channel a field is for."""
@@ -86,14 +87,16 @@ class DestinationAdmin(ScopedAdmin):
         return rows
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the fields: of an existing one those of its channel."""
-        fields = list(super().get_fields(request, obj))
+        """Return the fields: of an existing one those of its channel, in words for who may only look."""
+        fields: list[Any] = list(super().get_fields(request, obj))
         if obj is None:
             return [name for name in fields if name != "shown_secret"]
         left_out = {name for name, channel in self.NEEDS.items() if channel != obj.channel}
         left_out |= {"shown_secret"} if obj.channel == Destination.Channel.EMAIL else set()
-        left_out |= set() if self.has_change_permission(request, obj) else {"slack_url"}
-        return [name for name in fields if name not in left_out]
+        if self.has_change_permission(request, obj):
+            return [name for name in fields if name not in left_out]
+        told = {"kinds": "wants", "recipients": "goes_to"}
+        return [told.get(name, name) for name in fields if name not in left_out | {"slack_url"}]
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         """Return what is shown only: the channel of an existing one among it."""
@@ -116,6 +119,11 @@ class DestinationAdmin(ScopedAdmin):
         return (
             "All" if set(destination.kinds) == labels.keys() else ", ".join(labels[kind] for kind in destination.kinds)
         )
+
+    @admin.display(description="Recipients")
+    def goes_to(self, destination: Destination) -> str:
+        """Return whom messages by e-mail go to."""
+        return ", ".join(destination.recipients)
 
     @badge("State", {"active": "success", "inactive": "danger", "unreadable": "danger"})
     def current_state(self, destination: Destination) -> str:
@@ -263,10 +271,10 @@ class DeliveryAdmin(ScopedAdmin):
     fields = readonly_fields
     actions_detail = ["send_again"]
 
-    @admin.display(description="Due (UTC)")
+    @admin.display(description="Due")
     def created(self, delivery: Delivery) -> str:
         """Return when it was to be sent."""
-        return f"{delivery.due_at:%Y-%m-%d %H:%M:%S}"
+        return moment(delivery.due_at)
 
     @badge("State", DELIVERY_COLOURS)
     def current_state(self, delivery: Delivery) -> str:

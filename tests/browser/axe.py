@@ -37,6 +37,12 @@ def is_there() -> bool:
     return True
 
 
+def bring(page: Any) -> None:
+    """Have each document that a page opens from here on bring axe-core along: quicker than to send it each time."""
+    if is_there():
+        page.add_init_script(source())
+
+
 def violations(page: Any, without: str = "") -> list[str]:
     """Return what WCAG at level AA finds wrong in the page as it stands, ``without`` a part judged elsewhere."""
     return _found(page, {"type": "tag", "values": LEVELS}, without)

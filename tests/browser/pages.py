@@ -17,7 +17,12 @@ from tests.admin.cast import House
 from tests.isolation.matrix import Address, addresses
 
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
-VALUES = {"subject": lambda house: "application", "subject_id": lambda house: str(house.application.pk)}
+VALUES = {
+    "organization_id": lambda house: str(house.organization.pk),
+    "request_id": lambda house: str(house.record.pk),
+    "subject": lambda house: "application",
+    "subject_id": lambda house: str(house.application.pk),
+}
 """What stands for the parameters of an address that are not the id of a row of its model."""
 BESIDES = (
     *(f"/admin/policies/policy/add/?kind={kind.value}" for kind in Kind),

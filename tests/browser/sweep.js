@@ -13,6 +13,12 @@
         return document.documentElement.scrollWidth - document.documentElement.clientWidth;
     },
 
+    // Of rows that are one like the other the first few are enough to judge, and the others take their time.
+    thin() {
+        const others = "tbody > tr:nth-child(n+5), section > details:nth-of-type(n+3), main > section:nth-of-type(n+4):not(:last-of-type)";
+        document.querySelectorAll(others).forEach(one => one.remove());
+    },
+
     // What looks like a control, and is not one that a keyboard reaches, nor part of one, nor around one.
     unreachable() {
         const reached = "a[href], button, input, select, textarea, summary, [tabindex]:not([tabindex='-1'])";
@@ -27,6 +33,20 @@
         return [...document.querySelectorAll("[aria-describedby]")]
             .filter(one => one.getAttribute("aria-describedby").split(" ").some(id => !document.getElementById(id)))
             .map(one => one.outerHTML.slice(0, 160));
+    },
+
+    // How the texts beside the frame are drawn, as far as their classes and those around them say it.
+    drawn(frame) {
+        const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        const drawn = new Set();
+        while (texts.nextNode()) {
+            const one = texts.currentNode.parentElement;
+            if (texts.currentNode.data.trim() && !(frame && one.closest(frame))) {
+                const around = [one, one.parentElement, one.parentElement?.parentElement];
+                drawn.add(around.map(each => `${each?.tagName} ${each?.getAttribute("class")}`).join());
+            }
+        }
+        return [...drawn];
     },
 
     unseen() {

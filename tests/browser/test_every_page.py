@@ -54,14 +54,16 @@ def every_page(server: str, chromium: Any) -> dict[str, Seen]:
     admin, superadmin = User.objects.create_user(unique("admin")), User.objects.create_superuser(unique("root"))
     Membership.objects.create(user=admin, organization=house.organization, role=Role.ADMIN.value)
     seen: dict[str, Seen] = {}
+    drawn: set[str] = set()
     with opened(chromium, 1280, timezone_id="Asia/Kolkata") as (page, complaints):
         page.add_init_script(WATCH)
-        seen["/admin/login/"] = look(page, server, "/admin/login/", complaints)
+        axe.bring(page)
+        seen["/admin/login/"] = look(page, server, "/admin/login/", complaints, drawn)
         entered = None
         for person, path in pages.openable([(one, logged_in(one)) for one in (admin, superadmin)], house):
             if person != entered:
                 enter(page, server, entered := person)
-            seen[path] = look(page, server, path, complaints)
+            seen[path] = look(page, server, path, complaints, drawn)
     return seen
 
 
@@ -71,7 +73,8 @@ def logged_in(person: User) -> Client:
     return client
 
 
-def look(page: Any, server: str, path: str, complaints: list[str]) -> Seen:
+def look(page: Any, server: str, path: str, complaints: list[str], drawn: set[str]) -> Seen:
+    """Open a page and ask it everything. Texts are judged in dark where none was ``drawn`` alike on an earlier page."""
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1280, "height": 900})
     answer = page.goto(server + path)
@@ -79,13 +82,16 @@ def look(page: Any, server: str, path: str, complaints: list[str]) -> Seen:
     ask(page, "settled")
     seen.moved = ask(page, "moved")
     seen.untold = ask(page, "untold")
+    ask(page, "thin")
     seen.unreachable = ask(page, "unreachable")
     frame = "" if path == WHOLE or not path.startswith("/admin/") else axe.FRAME
     seen.violations = axe.violations(page, frame) + ask(page, "undescribed")
     seen.unseen = ask(page, "unseen")
     page.emulate_media(color_scheme="dark")
     page.evaluate("() => document.documentElement.classList.add('dark')")
-    seen.hard_to_read = axe.contrasts(page, frame)
+    if new := set(ask(page, "drawn", frame)) - drawn:
+        seen.hard_to_read = axe.contrasts(page, frame)
+        drawn |= new
     page.set_viewport_size({"width": 390, "height": 900})
     seen.overflow = ask(page, "overflow")
     seen.unreachable += ask(page, "unreachable")
@@ -94,8 +100,8 @@ def look(page: Any, server: str, path: str, complaints: list[str]) -> Seen:
     return seen
 
 
-def ask(page: Any, question: str) -> Any:
-    return page.evaluate(f"({ASK}).{question}()")
+def ask(page: Any, question: str, about: str = "") -> Any:
+    return page.evaluate(f"(about) => ({ASK}).{question}(about)", about)
 
 
 def test_every_address_is_visited() -> None:

@@ -1,6 +1,7 @@
 """What a superadmin does in the first hour, in a browser, without reading anything but the pages."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -34,6 +35,21 @@ def choose(page: Any, field: str, name: str) -> None:
     page.click(f"#id_{field} + .select2")
     page.fill(".select2-search__field", name)
     page.click(f".select2-results__option:has-text('{name}')")
+
+
+def refused_by(policy: str) -> dict[str, Any]:
+    """Return what a record keeps of a request that a rate limit refused."""
+    of = {"policy": policy, "policy_id": str(uuid4()), "version": 1}
+    message = f"Policy '{policy}' allows 5 requests a minute. Retry in 12 seconds."
+    reading = {"kind": "requests", "limit": 5, "window_seconds": 60, "remaining": 0, "asked": 1, "reset_seconds": 12}
+    return {
+        "status": "blocked",
+        "http_status": 429,
+        "error_code": "RATE_LIMIT_EXCEEDED",
+        "error_message": message,
+        "reasons": [{**of, "code": "RATE_LIMIT_EXCEEDED", "message": message, "enforced": True}],
+        "limits": [{**of, **reading}],
+    }
 
 
 def save(page: Any) -> None:
@@ -84,12 +100,14 @@ def test_from_nothing_to_a_found_request(page: Any, server: str, superadmin: Use
     assert Policy.objects.get(name=policy).application == key.application
 
     row = Organization.objects.get(name=organization)
-    record = make_record(row, key.application, unique("marker"), error_code="RATE_LIMIT_EXCEEDED", status="blocked")
+    record = make_record(row, key.application, unique("marker"), **refused_by("Pace"))
     page.goto(f"{server}/admin/audit/requestrecord/")
     page.fill("#searchbar", str(record.pk))
     page.press("#searchbar", "Enter")
     page.click("#result_list a")
-    assert "Refused, and no provider was called." in page.inner_text("#content")
+    said = page.inner_text("#content")
+    assert 'Refused: policy "Pace" allows 5 requests a minute; none was left. It would have fitted' in said
+    assert "RATE_LIMIT_EXCEEDED" in said
 
 
 @ON_A_PHONE
