@@ -12,6 +12,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from apps.gateway.runtime import BACKGROUND
+from apps.orgs import attempts
 from apps.orgs.scoping import PATHS
 from tests.admin.cast import Cast
 from tests.admin.conftest import PLAIN_STATIC
@@ -47,7 +48,12 @@ def world() -> Iterator[World]:
     traces = Traces(both.foreign.marker, both.taken, theirs, own)
     world = World(cast, both, traces, Counter(), digest_of(both.foreign.organization.pk))
     logging.disable(logging.CRITICAL)  # each refused lookup would write its traceback
-    with override_settings(STORAGES=PLAIN_STATIC, STATIC_ROOT=settings.BASE_DIR / "static"):
+    with (
+        override_settings(STORAGES=PLAIN_STATIC, STATIC_ROOT=settings.BASE_DIR / "static"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for limit in ("OF_A_NAME_FROM_AN_ADDRESS", "OF_A_NAME", "FROM_AN_ADDRESS"):
+            patch.setattr(attempts, limit, 10**6)  # everybody guesses here, from one address
         yield world
     logging.disable(logging.NOTSET)
     BACKGROUND.stop()
