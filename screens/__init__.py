@@ -44,8 +44,13 @@ SCREENS = (
     Screen("overview", ""),
     Screen("overview-dark", "", dark=True),
     Screen("overview-phone", "", **PHONE),  # type: ignore[arg-type]  # its sizes
+    Screen("usage", "usage/?period=7d", height=900),
+    Screen("usage-phone", "usage/?period=7d", **PHONE),  # type: ignore[arg-type]  # its sizes
+    Screen("playground", "playground/?application={application}"),
+    Screen("templates", "policies/policy/templates/{organization}/"),
+    Screen("evidence", "audit/export/add/?kind=evidence&status=blocked", person="auditor"),
     Screen("requests", "audit/requestrecord/", height=660),
-    Screen("requests-dark", "audit/requestrecord/", person="auditor", height=660, dark=True),
+    Screen("requests-dark", "audit/requestrecord/", person="auditor", height=620, dark=True),
     Screen("requests-phone", "audit/requestrecord/", **PHONE),  # type: ignore[arg-type]  # its sizes
     Screen("refused-request", "audit/requestrecord/{refused}/change/", person="developer"),
     Screen("policies", "policies/policy/", height=640),

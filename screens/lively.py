@@ -25,7 +25,7 @@ PROMPTS = (
     "Mail the offer to jane.doe@example.org and call 030 5550 1234 if it bounces.",
     "Find the three products that match 'waterproof, red, under 40 euros'.",
 )
-PEOPLE = {"admin": "Mara Lindqvist", "developer": "Tomasz Zielinski", "auditor": "Ines Ferreira"}
+PEOPLE = {"admin": "The admin", "developer": "The developer", "auditor": "The auditor"}
 POLICIES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("Models we have vetted", "model_restriction", {"allow": ["gpt-4o*", "claude-*"], "deny": ["*-preview"]}, ""),
     ("No secrets to providers", "guardrail", {"detectors": {"secret": "block"}, "direction": "input"}, ""),
@@ -89,7 +89,7 @@ def build(base: str, demo: dict[str, Any]) -> Lively:
 
 
 def _configure(api: Api, lively: Lively) -> None:
-    lively.organization = api.made("organizations", name="Northwind Outfitters")["id"]
+    lively.organization = api.made("organizations", name="Example organization")["id"]
     credential = api.made(
         "provider-credentials", organization=lively.organization, name="OpenAI production", provider="simulated"
     )
@@ -121,7 +121,7 @@ def _people(lively: Lively) -> None:
 
     for role, name in PEOPLE.items():
         username, password = name.lower().replace(" ", "."), f"a long password of {role}"
-        user = User.objects.create_user(username, password, full_name=name, email=f"{username}@northwind.example")
+        user = User.objects.create_user(username, password, full_name=name, email=f"{username}@example.com")
         Membership.objects.create(organization_id=lively.organization, user=user, role=role)
         lively.people[role] = (username, password)
 
