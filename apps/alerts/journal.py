@@ -71,7 +71,7 @@ class JournalWatch(Recurring):
     def _tell(self, spooled: int) -> None:
         """Send it, unless another process of this server has, or this one has and it has arrived."""
         if self._note is None:
-            self._note = Note(uuid7(), timezone.now(), spooled)
+            self._note, self._send_next = Note(uuid7(), timezone.now(), spooled), 0.0
             if not self._note.claim():
                 self._note.arrived = True
         if not self._note.arrived and time.monotonic() >= self._send_next:

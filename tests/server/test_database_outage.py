@@ -90,6 +90,16 @@ class Installation:
         self.postgres.start()
 
     @contextmanager
+    def stopped_postgres(self, during: str) -> Iterator[list[int]]:
+        """Stop the database while the provider works at a request, until the end; give the status of its answer."""
+        with self.under_way(during) as answers:
+            self.postgres.stop()
+        try:
+            yield answers
+        finally:
+            self.restart_postgres()
+
+    @contextmanager
     def frozen_postgres(self) -> Iterator[None]:
         """Stop every process of the database, as a machine that hangs would, and let them go on afterwards."""
         pids = processes_of(self._database)
@@ -213,12 +223,10 @@ def test_what_was_under_way_when_the_database_went_is_answered_and_recorded_late
     installation: Installation, slow: str
 ) -> None:
     with Receiver() as receiver, installation.telling_of_the_journal(receiver.url):
-        with installation.under_way(slow) as answers:
-            installation.postgres.stop()
-        assert answers == [200]
-        (told,) = receiver.wait_for(1)[0].json["alerts"]
-        assert (told["kind"], told["state"], told["details"]["records"]) == ("journal_spooling", "raised", 1)
-        installation.restart_postgres()
+        with installation.stopped_postgres(during=slow) as answers:
+            assert answers == [200]
+            (told,) = receiver.wait_for(1)[0].json["alerts"]
+            assert (told["kind"], told["state"], told["details"]["records"]) == ("journal_spooling", "raised", 1)
         wait_until(lambda: installation.recorded().get(slow) == "success")
         (over,) = receiver.wait_for(2)[1].json["alerts"]
         assert (over["state"], over["details"]["raised_id"]) == ("resolved", told["id"])
