@@ -7,7 +7,7 @@ the place where it goes on; nothing is counted. Exports take the same walk to it
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -83,11 +83,11 @@ def find(search: Search, reach: Reach, limit: int, before: UUID | None = None) -
 
     Raises `TooSlow` if not even the smallest window could be looked at.
 
-    It asks as the worker, whom the database lets use its indexes of words and labels; who serves pages may not, since
+    For words it asks as the worker, whom the database lets use its index of them; who serves pages may not, since
     PostgreSQL tries no condition that might tell of a row before it knows whose that is. The reach is part of every
     statement, and what comes back is held to it once more.
     """
-    with fence.working():
+    with fence.working() if search.words else nullcontext():
         found = _find(search, reach, limit, before)
     if not all(reach.covers(record.organization_id) for record in found.records):
         raise OutOfReach

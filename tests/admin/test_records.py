@@ -95,7 +95,7 @@ def test_a_list_counts_no_further_than_its_bound_and_the_search_of_requests_not_
         counts[model] = [sql for sql in asked if "COUNT(" in sql]
     assert counts[ChangeRecord]
     assert all(f"LIMIT {MOST_COUNTED}" in sql for sql in counts[ChangeRecord])
-    assert counts[RequestRecord] == []  # what it asks for as the worker: `tests/search`
+    assert counts[RequestRecord] == []
 
 
 def test_the_page_tells_what_happened_and_why(cast: Cast) -> None:
