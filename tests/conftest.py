@@ -66,6 +66,15 @@ def openid() -> Iterator[OpenIdProvider]:
     provider.stop()
 
 
+@pytest.fixture(scope="module")
+def no_runtime_is_left() -> Iterator[None]:
+    """For files whose tests run the gateway behind Django's client: end what it runs on when they are done."""
+    from apps.gateway.runtime import BACKGROUND
+
+    yield
+    BACKGROUND.stop()
+
+
 @pytest.fixture
 def postgres_only() -> None:
     if connection.vendor != "postgresql":

@@ -1,21 +1,15 @@
 """The page that shows the policies of a caller and what they say of a request."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.urls import reverse
 
-from apps.gateway.runtime import BACKGROUND
 from apps.policies.models import Policy
 from tests.admin.cast import Cast, address, made, unique
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_runtime_is_left() -> Iterator[None]:
-    yield
-    BACKGROUND.stop()
+pytestmark = pytest.mark.usefixtures("no_runtime_is_left")
 
 
 def explain_page(subject: str, pk: Any) -> str:

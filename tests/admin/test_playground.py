@@ -1,7 +1,6 @@
 """The playground: a real request in an application's name, by who may, with its record; and by nobody else."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -21,11 +20,7 @@ from tests.gateway.house import PRICE
 ASK = "/admin/playground/ask/"
 SAID = {"model": "sim-echo", "message": "Hi there", "max_tokens": "50"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_runtime_is_left() -> Iterator[None]:
-    yield
-    BACKGROUND.stop()
+pytestmark = pytest.mark.usefixtures("no_runtime_is_left")
 
 
 @pytest.fixture(scope="module")

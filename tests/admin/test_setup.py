@@ -10,7 +10,6 @@ from django.urls import reverse
 
 from apps.audit.models import ChangeRecord
 from apps.gateway.models import ModelRoute
-from apps.gateway.runtime import BACKGROUND
 from apps.orgs import keys
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Role
@@ -21,11 +20,7 @@ from tests.mock_upstream import Behaviour, MockUpstream
 
 SECRET = "sk-right-and-long-4711"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_runtime_is_left() -> Iterator[None]:
-    yield
-    BACKGROUND.stop()
+pytestmark = pytest.mark.usefixtures("no_runtime_is_left")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What the policies say of a request that is not made, and which policies there are for a caller."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,11 +15,7 @@ from tests.api.cast import NOBODYS_ID, Cast, error_of, unique
 
 PRICE = {"provider": "simulated", "model": "sim-*", "input_nano_usd": 10**9, "output_nano_usd": 2 * 10**9}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_runtime_is_left() -> Iterator[None]:
-    yield
-    BACKGROUND.stop()
+pytestmark = pytest.mark.usefixtures("no_runtime_is_left")
 
 
 def add(cast: Cast, kind: str, config: dict[str, Any], **fields: Any) -> Policy:

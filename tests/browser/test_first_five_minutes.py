@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from apps.audit.models import RequestRecord
-from apps.gateway.runtime import BACKGROUND
 from apps.orgs.models import Organization, ProviderCredential, User
 from apps.orgs.roles import Role
 from apps.policies.models import Policy, Price
@@ -18,16 +17,11 @@ from tests.gateway.house import PRICE
 from tests.mock_upstream import MockUpstream
 
 pytestmark = [
+    pytest.mark.usefixtures("no_runtime_is_left"),
     pytest.mark.limit_seconds(240),
     pytest.mark.parametrize("page", [1280], ids=["desktop"], indirect=True),
 ]
 SECRET = "sk-of-a-new-admin-4711"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_runtime_is_left() -> Iterator[None]:
-    yield
-    BACKGROUND.stop()
 
 
 @pytest.fixture
