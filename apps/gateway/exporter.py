@@ -34,6 +34,10 @@ class Exporter(Recurring):
         self._patience = timedelta() if settings.CELERY_BROKER_URL.startswith("memory:") else PATIENCE
         self._tidied_at = -TIDY_SECONDS
 
+    def stop(self, timeout: float = 1.0) -> None:
+        """End the thread, which needs a moment to give back what it is at."""
+        super().stop(timeout)
+
     def look(self) -> None:
         """Write what waits, and remove what nobody may have any more. An end gives back what is being written."""
         if time.monotonic() - self._tidied_at >= TIDY_SECONDS:
