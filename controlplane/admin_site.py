@@ -67,10 +67,10 @@ class ControlPlaneSite(_AdminSite):
 
     def usage(self, request: HttpRequest) -> HttpResponse:
         """Show where the money goes."""
-        from apps.orgs.scoped_admin import user_of  # noqa: PLC0415  # Django makes the site before it loads models
+        from apps.orgs.scoped_admin import asks_with_nul, user_of  # noqa: PLC0415  # Django makes the site before it loads models
         from controlplane.usage_page import usage_page  # noqa: PLC0415  # as above
 
-        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+        if asks_with_nul(request):
             return HttpResponseRedirect(request.path)
         context = {**self.each_context(request), **usage_page(request, user_of(request))}
         return TemplateResponse(request, "control_plane/usage.html", context)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from django.db.models import QuerySet
@@ -11,7 +10,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.audit.models import RequestRecord
-from apps.audit.money import NANO
 from apps.audit.usage import Period, Scope, totals
 from apps.audit.uuid7 import first_id_at
 from apps.orgs.admin import GUIDED
@@ -21,6 +19,7 @@ from apps.orgs.scoped_admin import user_of
 from apps.orgs.scoping import organizations_of, reach, visible
 from controlplane.guide import guide_for
 from controlplane.setup import forms_of
+from controlplane.usage_page import dollars
 
 LATEST = 8
 
@@ -123,8 +122,4 @@ def _records(user: User) -> "QuerySet[RequestRecord]":
 
 def _figures(title: str, scope: Scope, since: datetime) -> Figures:
     sums = totals(scope, Period(since))
-    return Figures(title, sums.requests, sums.blocked, sums.errors, _rounded(sums.cost_nano_usd))
-
-
-def _rounded(nano: int) -> str:
-    return f"{Decimal(nano) / NANO:,.4f}" if 0 < nano < NANO else f"{Decimal(nano) / NANO:,.2f}"
+    return Figures(title, sums.requests, sums.blocked, sums.errors, dollars(sums.cost_nano_usd))

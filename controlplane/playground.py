@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from apps.audit.admin import STATUS_COLOURS
 from apps.audit.models import RequestRecord, Status
+from apps.audit.values import uuid_or_none
 from apps.gateway.playground import applications_to_try, may_try, send, usable_models
 from apps.gateway.streaming import AnswerStream
 from apps.gateway.views import StreamBytes
@@ -94,7 +95,7 @@ def page(request: HttpRequest) -> HttpResponse:
     """Show the form, for the application that the address names or the first one."""
     person = _person(request)
     rows = applications_to_try(person)
-    named = _id(request.GET.get("application", ""))
+    named = uuid_or_none(request.GET.get("application", ""))
     application = (rows.filter(pk=named).first() if named else None) or rows.order_by("created_at").first()
     models = usable_models(person, application) if application else []
     first = request.GET.get("model", "")[:256] or (models[0] if models else "")
@@ -167,7 +168,6 @@ def outcome(request: HttpRequest, request_id: UUID) -> HttpResponse:
     context = {
         "record": record,
         "why": why(record, person),
-        "most_us": max(1, record.latency_ms * 1000),
         "colour": STATUS_COLOURS[record.status],
         "advice": _advice(record.error_code, person, record.organization_id),
         "link": reverse("admin:audit_requestrecord_change", args=[record.pk]),
@@ -272,10 +272,3 @@ def _person(request: HttpRequest) -> User:
     if not may_try(person):
         raise PermissionDenied
     return person
-
-
-def _id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

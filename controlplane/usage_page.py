@@ -20,6 +20,7 @@ from apps.audit.money import NANO, usd_from_nano
 from apps.audit.search import NO_POLICY
 from apps.audit.snapshot import snapshot
 from apps.audit.usage import DAY, HOUR, Group, Period, Scope, Sums
+from apps.audit.values import uuid_or_none
 from apps.orgs.models import Application, Organization, User
 from apps.orgs.roles import Action
 from apps.orgs.scoped_admin import MOST_CHOICES
@@ -493,7 +494,7 @@ class _Page:
         if not key:
             return ""
         if dimension == "policy_id":
-            known = visible(Policy.objects.filter(pk__in=[_uuid(key)]), self._user).exists()
+            known = visible(Policy.objects.filter(pk__in=[uuid_or_none(key)]), self._user).exists()
             return reverse("admin:policies_policy_change", args=[key]) if known else ""
         name = {"organization_id": "organization", "application_id": "application", "user_id": "user"}.get(dimension)
         return self._page_link(**{name: key}) if name else ""
@@ -657,10 +658,3 @@ def _change(now: int, before: int) -> str:
     if now == before:
         return "as before"
     return f"{(now - before) / before:+,.0%}"
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -1,6 +1,7 @@
 """The admin pages of alerts: what was told, where to, and what became of it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 
 from apps.alerts.admin_forms import DestinationForm
 from apps.alerts.models import Delivery, Destination
-from apps.alerts.upkeep import MOST_TRIALS, TooManyTrials, may_retry, renew_secret, retry, try_out
+from apps.alerts.upkeep import MOST_TRIALS, UNREADABLE, TooManyTrials, may_retry, renew_secret, retry, try_out
 from apps.audit.admin import DayFilter, OrganizationFilter
 from apps.audit.models import Alert
 from apps.audit.moments import moment
@@ -23,8 +24,18 @@ from apps.orgs.scoped_admin import Question, ScopedAdmin, actor_of, badge, detai
 from apps.orgs.scoping import may, visible
 
 NO_KEYS = "The secret could not be encrypted or read: the key service does not answer. Try again."
-UNREADABLE = "The stored secret cannot be read any more. Delete the destination and make it anew."
 DELIVERY_COLOURS = {"sent": "success", "waiting": "info", "failed": "danger"}
+
+
+def _done(request: HttpRequest, work: Callable[[], HttpResponse]) -> HttpResponse | None:
+    """Return the answer of work that needs secrets; ``None``, and say why, if they cannot be encrypted or read."""
+    try:
+        return work()
+    except KeysUnavailable:
+        messages.error(request, NO_KEYS)
+    except DecryptionError:
+        messages.error(request, UNREADABLE)
+    return None
 
 
 @admin.register(Alert)
@@ -149,13 +160,8 @@ class DestinationAdmin(ScopedAdmin):
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Show the form; where a secret cannot be encrypted or read, say so and leave everything as it was."""
-        try:
-            return super().changeform_view(request, *args, **kwargs)
-        except KeysUnavailable:
-            messages.error(request, NO_KEYS)
-        except DecryptionError:
-            messages.error(request, UNREADABLE)
-        return HttpResponseRedirect(request.path)
+        page = partial(super().changeform_view, request, *args, **kwargs)
+        return _done(request, page) or HttpResponseRedirect(request.path)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Store the destination with its secrets: a webhook's is made here, Slack's address comes with the form."""
@@ -230,18 +236,10 @@ class DestinationAdmin(ScopedAdmin):
             raise PermissionDenied
         row = self.row_for(request, object_id, Action.CHANGE)
         if request.method == "POST":
-            return self._kept(request, row, lambda: renew_secret(row, actor_of(request)))
+            shown = _done(request, lambda: self._show_once(request, row, renew_secret(row, actor_of(request))))
+            return shown or self.back_to(row)
         text = "The new secret is shown once. For 24 hours messages are signed with the old one as well."
         return self.ask(request, row, Question(f"A new signing secret for {row}?", text, "Make the new secret"))
-
-    def _kept(self, request: HttpRequest, row: Destination, make: Callable[[], str]) -> HttpResponse:
-        try:
-            return self._show_once(request, row, make())
-        except KeysUnavailable:
-            messages.error(request, NO_KEYS)
-        except DecryptionError:
-            messages.error(request, UNREADABLE)
-        return self.back_to(row)
 
     @detail_action("Messages", permission="messages_sent", icon="outbox")
     def messages_sent(self, request: HttpRequest, object_id: str) -> HttpResponse:

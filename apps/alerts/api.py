@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from apps.alerts.addresses import MOST_CHARACTERS, check_destination
 from apps.alerts.models import MOST_RECIPIENTS, Delivery, Destination
-from apps.alerts.upkeep import TooManyTrials, may_retry, renew_secret, retry, try_out
+from apps.alerts.upkeep import UNREADABLE, TooManyTrials, may_retry, renew_secret, retry, try_out
 from apps.audit.api import PERIOD, PeriodFilters
 from apps.audit.changes import state_of
 from apps.audit.models import Alert
@@ -25,8 +25,6 @@ from apps.orgs.rest.filters import Filter, as_flag, choice
 from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.views import Collection, Listing
 from apps.orgs.roles import Action
-
-UNREADABLE = "The stored secret cannot be read any more. Delete the destination and make it anew."
 
 
 class DestinationSerializer(ObjectSerializer[Destination]):

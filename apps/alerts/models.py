@@ -142,13 +142,7 @@ class Destination(HoldsSecrets, models.Model):
         """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""
         if not self.encrypted_secret:
             return self.channel == self.Channel.EMAIL
-        try:
-            self.secret(Purpose.CHECK)
-        except DecryptionError:
-            return False
-        except encryption.KeysUnavailable:
-            return None
-        return True
+        return super().readable()
 
     def _secrets(self, purpose: Purpose) -> tuple[str, str]:
         with encryption.counted(purpose):

@@ -14,10 +14,10 @@ from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.utils import timezone
 
-from apps.alerts.addresses import allowed_networks
 from apps.alerts.message import Message, as_json, as_mail, as_slack
 from apps.alerts.models import Destination
 from apps.alerts.signature import HEADER, signed
+from apps.gateway.addresses import allowed_networks
 from apps.gateway.providers.base import Fault, UpstreamError, UpstreamRequest
 from apps.gateway.transport import Limits, Timeouts, Transport
 from apps.orgs.encryption import DecryptionError, KeysUnavailable

@@ -18,6 +18,7 @@ from apps.orgs.scoping import visible
 MOST_TRIALS, WINDOW = 10, timedelta(minutes=10)
 """How many tests an organization may send in how long: they are no way to write to strangers."""
 ACTION = "test"
+UNREADABLE = "The stored secret cannot be read any more. Delete the destination and make it anew."
 
 
 class TooManyTrials(Exception):

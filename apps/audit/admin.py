@@ -26,8 +26,9 @@ from apps.audit.exports.work import try_at_once
 from apps.audit.finding import Found, Reach, TooSlow, find
 from apps.audit.models import ChangeRecord, Export, RequestRecord, RequestText, SavedSearch
 from apps.audit.moments import moment
-from apps.audit.search import CRITERIA, METADATA, SearchRefused, in_words, read_search
+from apps.audit.search import CRITERIA, METADATA, SEARCHED, SearchRefused, in_words, read_search
 from apps.audit.uuid7 import first_id_at, moment_of
+from apps.audit.values import uuid_or_none
 from apps.gateway.exporter import PRODUCERS
 from apps.gateway.why import why
 from apps.orgs.models import ApiKey, Application, Organization, User
@@ -42,7 +43,6 @@ else:
     from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
 
 MOST_SHOWN, MOST_SAVED = 50, 20
-SEARCHED = ("audit.requestrecord", "audit.requesttext")
 TOO_SLOW = "This search takes too long. Choose a shorter period, or a model or an application besides."
 EXPORT_COLOURS = {
     "waiting": "info",
@@ -98,7 +98,7 @@ class OrganizationFilter(DropdownFilter):
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         """Narrow the rows to those of the organization."""
-        chosen = _uuid(self.value() or "")
+        chosen = uuid_or_none(self.value() or "")
         return queryset.filter(organization_id=chosen) if chosen else queryset
 
 
@@ -146,7 +146,7 @@ class RequestRecordAdmin(ScopedAdmin):
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET"])
         pairs = request.GET.dict()
-        before = _uuid(pairs.pop("before", ""))
+        before = uuid_or_none(pairs.pop("before", ""))
         if elsewhere := _known_names(pairs):
             return HttpResponseRedirect(f"{request.path}?{urlencode(elsewhere)}")
         strange = [name for name in pairs if name not in self.searched_by and not name.startswith(METADATA)]
@@ -198,7 +198,6 @@ class RequestRecordAdmin(ScopedAdmin):
             record,
             record=record,
             why=why(record, user_of(request)),
-            most_us=max(1, record.latency_ms * 1000),
             colour=STATUS_COLOURS[record.status],
             links=_links(record, user_of(request)),
             policies=_policies_within_reach(record, user_of(request)),
@@ -440,7 +439,7 @@ def _page_of(label: str, pk: Any, user: User) -> str:
 def _policies_within_reach(record: RequestRecord, user: User) -> set[str]:
     """Return the ids of those policies of a record that can be opened."""
     entries = [entry for entry in [*record.policies, *record.reasons] if isinstance(entry, dict)]
-    ids = {_uuid(str(entry.get("id") or entry.get("policy_id"))) for entry in entries} - {None}
+    ids = {uuid_or_none(str(entry.get("id") or entry.get("policy_id"))) for entry in entries} - {None}
     rows: QuerySet[models.Model] = QuerySet(apps.get_model("policies.policy"))
     return {str(pk) for pk in visible(rows, user).filter(pk__in=ids).values_list("pk", flat=True)}
 
@@ -451,7 +450,7 @@ def _object_link(record: ChangeRecord, user: User) -> str:
         has_page = admin.site.is_registered(apps.get_model(record.object_type))
     except LookupError:
         return ""
-    return _page_of(record.object_type, _uuid(record.object_id), user) if has_page else ""
+    return _page_of(record.object_type, uuid_or_none(record.object_id), user) if has_page else ""
 
 
 def _midnight(day: Any) -> datetime | None:
@@ -461,13 +460,6 @@ def _midnight(day: Any) -> datetime | None:
         return None
     # An id has no time before 1970, and the day after the last one must exist.
     return datetime.combine(parsed, time.min, UTC) if parsed and 1970 <= parsed.year < 9999 else None
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _type_name(label: str) -> str:

@@ -26,7 +26,7 @@ from apps.audit.exports.work import try_at_once
 from apps.audit.finding import Reach, TooSlow, find
 from apps.audit.models import ChangeRecord, Export, RequestRecord, RequestText, SavedSearch
 from apps.audit.money import usd_from_nano
-from apps.audit.search import CRITERIA, METADATA, Search, SearchRefused, id_bounds, read_search
+from apps.audit.search import CRITERIA, METADATA, SEARCHED, Search, SearchRefused, id_bounds, read_search
 from apps.audit.usage import EARLIEST, LATEST, Group, Period, Scope, Sums
 from apps.gateway.exporter import PRODUCERS
 from apps.gateway.reevaluation import reevaluate
@@ -165,10 +165,6 @@ class RecordSerializer(serializers.ModelSerializer[RequestRecord]):
         """Return the answer's redacted text."""
         text = self.context["texts"].get(record.pk)
         return text.response_redacted if text else None
-
-
-SEARCHED = ("audit.requestrecord", "audit.requesttext")
-"""What a role has to let see so that one may search."""
 
 
 def _read(given: Mapping[str, str]) -> Search:

@@ -18,9 +18,12 @@ from django.db.models.lookups import Exact, IContains
 
 from apps.audit import rollup_sql
 from apps.audit.models import Status
+from apps.audit.rollups import ID_SLACK
 from apps.audit.uuid7 import first_id_at
 from apps.audit.values import as_choice, as_moment, as_text, as_usd, as_uuid, without_odd_characters
 
+SEARCHED = ("audit.requestrecord", "audit.requesttext")
+"""What a role has to let see so that one may search."""
 METADATA = "metadata."
 MOST_LABELS = 8
 """Pairs of metadata that one search may name."""
@@ -31,7 +34,6 @@ NO_POLICY = UUID(int=0)
 OUTCOMES = (*Status.values, FAILED)
 INDEXED_CHARACTERS = 100_000
 """Of each text so many characters are searched on PostgreSQL: an index's entry has a bound, a text has none."""
-_ID_SLACK = timedelta(days=1)  # between the moment in a record's id and its timestamp
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 DOCUMENT = (
@@ -155,9 +157,9 @@ def id_bounds(search: Search) -> Q:
     """Return what is known of the ids beforehand: of an index, which has no other column, the part to look at."""
     condition = Q()
     if "since" in search.values:
-        condition &= Q(pk__gte=id_at(search.values["since"], -_ID_SLACK))
+        condition &= Q(pk__gte=id_at(search.values["since"], -ID_SLACK))
     if "until" in search.values:
-        condition &= Q(pk__lt=id_at(search.values["until"], _ID_SLACK))
+        condition &= Q(pk__lt=id_at(search.values["until"], ID_SLACK))
     for name in ("request_id", "q"):
         if isinstance(known := _id_in(search.given.get(name, "")), UUID):
             condition &= Q(pk=known)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from typing import Any
 from uuid import UUID
 
 from django.utils.dateparse import parse_date, parse_datetime
@@ -22,6 +23,14 @@ def as_uuid(text: str) -> UUID:
     if not _UUID.fullmatch(text):
         raise ValueError("Must be an id (a UUID).")
     return UUID(text)
+
+
+def uuid_or_none(value: Any) -> UUID | None:
+    """Return the id that something says in any of its forms, ``None`` for what is none."""
+    try:
+        return UUID(str(value))
+    except ValueError:
+        return None
 
 
 def as_text(text: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from django.conf import settings
 from yarl import URL
 
 from apps.gateway.providers.base import Fault, UpstreamError
@@ -130,6 +131,11 @@ def _innermost(address: IPAddress) -> IPAddress:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address
+
+
+def allowed_networks() -> list[IPNetwork]:
+    """Return the networks that the operator allows although they are not public."""
+    return [ipaddress.ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS]
 
 
 def check_addresses(addresses: Iterable[IPAddress], rule: AddressRule, allowed_networks: Sequence[IPNetwork]) -> None:

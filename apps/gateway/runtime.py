@@ -8,7 +8,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from ipaddress import ip_network
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -16,6 +15,7 @@ from django.conf import settings
 from apps.audit.journal import Journal
 from apps.audit.recurring import Recurring
 from apps.audit.spool import Spool
+from apps.gateway.addresses import allowed_networks
 from apps.gateway.admission import Admission
 from apps.gateway.bookkeeping import STEPS
 from apps.gateway.configuration import Configurations
@@ -194,6 +194,6 @@ def _transport() -> Transport:
             settings.REQUEST_DEADLINE_SECONDS,
         ),
         limits=Limits(settings.PROVIDER_CONNECTIONS, settings.PROVIDER_REPLY_BYTES),
-        allowed_networks=[ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS],
+        allowed_networks=allowed_networks(),
         simulated=settings.SIMULATED_PROVIDER,
     )

@@ -7,12 +7,12 @@ stages began, are explained all the same: where they ended follows from how.
 
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from django.db.models import Q
 
 from apps.audit.models import RequestRecord, Status
 from apps.audit.money import usd_from_nano
+from apps.audit.values import uuid_or_none
 from apps.gateway.readings import could_cost, counted, dollars, entries, price, readings_of
 from apps.gateway.sentences import (
     DEGRADED,
@@ -191,6 +191,11 @@ class Why:
     cost: Cost
     stream: Stream
     degraded: list[Degraded] = field(default_factory=list)
+
+    @property
+    def most_us(self) -> int:
+        """The whole time in microseconds, beside which a stage's is drawn."""
+        return max(1, self.latency_ms * 1000)
 
 
 def why(record: RequestRecord, person: User) -> Why:
@@ -418,7 +423,7 @@ def _versions(stamps: list[dict[str, Any]], person: User) -> dict[tuple[str, int
     """Return what the versions that applied said, of those that a person may see."""
     wanted = Q(pk__in=[])
     for stamp in stamps:
-        policy_id, version = _id(stamp.get("id")), _whole(stamp, "version")
+        policy_id, version = uuid_or_none(stamp.get("id")), _whole(stamp, "version")
         if policy_id is not None and version is not None:
             wanted |= Q(policy_id=policy_id, version=version)
     rows = visible(PolicyVersion.objects.filter(wanted), person)
@@ -492,13 +497,6 @@ def _worst(record: RequestRecord) -> int | None:
 def _text(entry: dict[str, Any], name: str) -> str:
     value = entry.get(name)
     return "" if value is None else str(value)
-
-
-def _id(value: Any) -> UUID | None:
-    try:
-        return UUID(str(value))
-    except ValueError:
-        return None
 
 
 def _whole(entry: dict[str, Any], name: str) -> int | None:

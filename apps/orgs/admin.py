@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -22,6 +21,7 @@ from django.utils.text import capfirst
 
 from apps.audit.changes import state_of
 from apps.gateway import consequences
+from apps.gateway.addresses import allowed_networks
 from apps.gateway.catalogue import list_models
 from apps.gateway.configuration import VENDOR_URLS
 from apps.gateway.models import ModelRoute
@@ -817,7 +817,7 @@ class ProviderCredentialAdmin(ScopedAdmin):
 def listed(credential: ProviderCredential, secret: str) -> list[str]:
     """Return the models that a credential's provider lists for a secret. Raises `UpstreamError`."""
     url = credential.base_url or VENDOR_URLS.get(credential.provider, "")
-    networks = [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS]
+    networks = allowed_networks()
     return list_models(Endpoint(credential.provider, url, secret), networks, simulated=settings.SIMULATED_PROVIDER)
 
 

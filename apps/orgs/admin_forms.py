@@ -1,18 +1,16 @@
 """The forms of the organizations' admin pages."""
 
 import re
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django import forms
-from django.conf import settings
 from django.contrib.auth import password_validation
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from apps.gateway.addresses import check_entered
+from apps.gateway.addresses import allowed_networks, check_entered
 from apps.gateway.consequences import of_disabling
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins
@@ -309,7 +307,7 @@ class CredentialForm(ScopedForm):
         """Refuse an address that the gateway would never connect to. Names are resolved when it connects."""
         url: str = self.cleaned_data["base_url"]
         try:
-            check_entered(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
+            check_entered(url, allowed_networks())
         except UpstreamError as error:
             raise ValidationError(str(error)) from error
         return url

@@ -2,10 +2,8 @@
 
 import re
 from datetime import timedelta
-from ipaddress import ip_network
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import transaction
@@ -18,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.audit.changes import record_change, state_of
-from apps.gateway.addresses import check_entered
+from apps.gateway.addresses import allowed_networks, check_entered
 from apps.gateway.providers.base import UpstreamError
 from apps.orgs import keys
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins, only_admin_of, said_of
@@ -503,7 +501,7 @@ class CredentialSerializer(ObjectSerializer[ProviderCredential]):
     def validate_base_url(self, url: str) -> str:
         """Refuse an address that the gateway would never connect to. Names are resolved when it connects."""
         try:
-            check_entered(url, [ip_network(network) for network in settings.PROVIDER_ALLOWED_NETWORKS])
+            check_entered(url, allowed_networks())
         except UpstreamError as error:
             raise ValidationError(str(error)) from error
         return url

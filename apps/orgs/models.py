@@ -317,9 +317,23 @@ class DataKey(models.Model):
 class HoldsSecrets:
     """A model whose rows hold secrets under a data key, in ``data_key``: a rotation of keys finds it by this."""
 
+    def secret(self, purpose: Purpose) -> str:
+        """Decrypt the secret. Raises `encryption.DecryptionError`, and `encryption.KeysUnavailable`."""
+        raise NotImplementedError
+
     def encrypt_anew(self) -> None:
         """Encrypt the row's secrets under the current data key, and save that. Raises `encryption.DecryptionError`."""
         raise NotImplementedError
+
+    def readable(self) -> bool | None:
+        """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""
+        try:
+            self.secret(Purpose.CHECK)
+        except DecryptionError:
+            return False
+        except encryption.KeysUnavailable:
+            return None
+        return True
 
 
 class ProviderCredential(HoldsSecrets, models.Model):
@@ -395,16 +409,6 @@ class ProviderCredential(HoldsSecrets, models.Model):
         """Encrypt the secret under the current data key, and save that. Raises what `secret` raises."""
         self.set_secret(self.secret(Purpose.ROTATION))
         self.save(update_fields=["encrypted_secret", "data_key", "last_four"])
-
-    def readable(self) -> bool | None:
-        """Whether the secret, if there is one, can be decrypted; ``None`` if that cannot be told now."""
-        try:
-            self.secret(Purpose.CHECK)
-        except DecryptionError:
-            return False
-        except encryption.KeysUnavailable:
-            return None
-        return True
 
     def _place(self, key: DataKey) -> Place:
         return Place(

@@ -64,6 +64,11 @@ STAMP = "as_opened"
 """The hidden field of a form that says what its row was when the form was opened."""
 
 
+def asks_with_nul(request: HttpRequest) -> bool:
+    """Whether an address has a NUL in one of its values, which no database takes in a text."""
+    return any("\0" in value for _, values in request.GET.lists() for value in values)
+
+
 def user_of(request: HttpRequest) -> User:
     """Return who is logged in. Raises `PermissionDenied` for nobody."""
     if not isinstance(request.user, User):
@@ -552,7 +557,7 @@ class ScopedAdmin(_Scoped, _ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the list; an address with a NUL, which no database takes in a text, leads to the whole list."""
-        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+        if asks_with_nul(request):
             return HttpResponseRedirect(request.path)
         return super().changelist_view(request, extra_context)
 
