@@ -234,6 +234,7 @@ def measure() -> None:
     from django.test import Client
 
     from apps.audit.models import RequestRecord
+    from apps.audit.uuid7 import first_id_at
     from apps.orgs.models import Application, Organization, User
 
     largest, small = (Organization.objects.get(name=f"Organization {number}") for number in ("00", "39"))
@@ -251,9 +252,11 @@ def measure() -> None:
         "admin of a small one": User.objects.get(username="user-39-0"),
     }
     pages = ["/admin/", *(usage + f"period={period}" for period in ("today", "7d", "30d", "month")), usage + custom]
-    pages += [records, records + "p=100", records + month, records + "status__exact=blocked"]
-    pages += [records + f"{month}&code_is=INTERRUPTED", records + f"{month}&ended=failed&model_is=model-14"]
-    pages += [records + f"{month}&served_by=azure", records + f"{month}&tag=team%3Dteam-12"]
+    older = first_id_at(datetime.now(UTC) - timedelta(days=DAYS // 2))
+    pages += [records, records + f"before={older}", records + month, records + "status=blocked"]
+    pages += [records + f"{month}&error_code=INTERRUPTED", records + f"{month}&status=failed&model_is=model-14"]
+    pages += [records + f"{month}&provider=azure", records + f"{month}&metadata.team=team-12"]
+    pages += [records + "metadata.team=nobody", records + f"{month}&cost_min=0.019", records + "end_user=visitor-999"]
     visits = [(who, page) for who in people for page in pages]
     visits += [
         ("superadmin", f"{usage}organization={largest.pk}&period=30d"),
@@ -261,7 +264,7 @@ def measure() -> None:
         ("admin of the largest", f"{usage}user={someone.user_id}&period=30d"),
         ("admin of the largest", f"{records}application={application.pk}"),
         ("admin of the largest", f"{records}{month}&user={someone.user_id}"),
-        ("admin of the largest", f"{records}q={someone.pk}"),
+        ("admin of the largest", f"{records}request_id={someone.pk}"),
         ("admin of the largest", f"/admin/audit/requestrecord/{someone.pk}/change/"),
         ("superadmin", f"{records}organization={small.pk}"),
     ]
@@ -276,7 +279,7 @@ def measure() -> None:
             answer = client.get(page)
             times.append((time.perf_counter() - began) * 1000)
             cpu.append(processor_ms() - worked)
-            assert answer.status_code in (200, 302), (page, answer.status_code)
+            assert answer.status_code == 200, (page, answer.status_code)
         middle, longest, of_cpu = statistics.median(times[1:]), max(times[1:]), statistics.median(cpu[1:])
         over += of_cpu > GOAL_MS
         print(f"{of_cpu:8.0f} {middle:8.0f} {longest:8.0f}   {who}: {page}", flush=True)
