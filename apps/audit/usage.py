@@ -96,7 +96,7 @@ class Group:
 
 def totals(scope: Scope, period: Period) -> Sums:
     """Return the sums over all requests of a scope in a period."""
-    return breakdown(scope, period, [])[0]
+    return sum(timeline(scope, period, DAY).values(), Sums())
 
 
 def breakdown(
@@ -259,13 +259,18 @@ def _uncounted(a: datetime, b: datetime) -> list[_Rows]:
 
 def _of_rollups(scope: Scope, unit: str, a: datetime, b: datetime, bucket: timedelta | None) -> _Rows:
     table, start, end = f"audit_usage{unit}", *((a, b) if unit == "hour" else (a.date(), b.date()))
-    summed = ", ".join(f"CAST(SUM(u.{column}) AS bigint) AS {column}" for column in (*SUMS, *COLUMNS))
-    at = f", u.{unit} AS unit_" if bucket else ""
-    by = f", u.{unit}" if bucket else ""
+    columns = (*SUMS, *COLUMNS)
+    if bucket:  # each of a series' rows has a bucket of its own, so there is nothing to add up yet
+        taken, by = ", ".join(f"u.{column}" for column in columns) + f", u.{unit} AS unit_", ""
+    else:
+        taken, by = (
+            ", ".join(f"CAST(SUM(u.{column}) AS bigint) AS {column}" for column in columns),
+            " GROUP BY u.series_id",
+        )
     own, parameters = _of_organizations("u", scope)
     dimensions = ", ".join(f"s.{name}" for name in (*DIMENSIONS, *NAMES))
     sums = ", ".join(f"v.{column}" for column in (*SUMS, *COLUMNS))
-    taken = f", {_bucket('v.unit_', unit, bucket)} AS bucket" if bucket else ""
+    at = f", {_bucket('v.unit_', unit, bucket)} AS bucket" if bucket else ""
     if not scope.is_whole:
         # By the series, of which there are few: a day's rows are found by them.
         narrowed, more = _narrowed("n", scope)
@@ -273,8 +278,8 @@ def _of_rollups(scope: Scope, unit: str, a: datetime, b: datetime, bucket: timed
         own += f" AND u.series_id IN (SELECT n.id FROM audit_usageseries n WHERE 1 = 1{among}{narrowed})"
         parameters = [*parameters, *parameters_again, *more]
     return _Rows(
-        f"SELECT {dimensions}, {sums}{taken} FROM (SELECT u.series_id{at}, {summed} FROM {table} u"
-        f" WHERE u.{unit} >= %s AND u.{unit} < %s{own} GROUP BY u.series_id{by}) v"
+        f"SELECT {dimensions}, {sums}{at} FROM (SELECT u.series_id, {taken} FROM {table} u"
+        f" WHERE u.{unit} >= %s AND u.{unit} < %s{own}{by}) v"
         f" JOIN audit_usageseries s ON s.id = v.series_id",
         [start, end, *parameters],
     )
