@@ -246,6 +246,10 @@ class _Page:
         self._user = user
         own = scope.organizations or frozenset()
         self._organization = next(iter(own)) if len(own) == 1 else None
+        # Hundreds of links of a page begin with one of these.
+        self._page_address = reverse("admin:usage")
+        self._records_address = reverse("admin:audit_requestrecord_changelist")
+        self._narrows_organization = bool(self._organization) and reach(user, LABEL) != scope.organizations
 
     def context(self) -> dict[str, Any]:
         with snapshot():
@@ -332,17 +336,17 @@ class _Page:
         if kept["period"] == "custom":
             kept |= {"first": self._chosen["first"], "last": self._chosen["last"]}
         given = {name: str(value) for name, value in {**kept, **changed}.items() if value}
-        return f"{reverse('admin:usage')}?{urlencode(given)}"
+        return f"{self._page_address}?{urlencode(given)}"
 
     def _records_link(self, period: Period | None = None, **narrowed: Any) -> str:
         period = period or self._span.now
         given: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
-        if self._organization and reach(self._user, LABEL) != self._scope.organizations:
+        if self._narrows_organization:
             given["organization"] = self._organization
         given |= {"application": self._scope.application, "user": self._scope.user}
         given |= narrowed
         said = {name: str(value) for name, value in given.items() if value}
-        return f"{reverse('admin:audit_requestrecord_changelist')}?{urlencode(said)}"
+        return f"{self._records_address}?{urlencode(said)}"
 
     def _of_group(self, dimension: str, key: str | None) -> dict[str, Any]:
         """Return the filters of the list of records that mean a group."""
@@ -548,8 +552,9 @@ class _Page:
             rows = rows.filter(organization_id__in=self._scope.organizations)
         policies = self._policies(rows)
         kept = list(rows.filter(policy_id__in=policies).prefetch_related("parts")[:500])
-        found = [_left(row, policies[row.policy_id], now) for row in kept if self._is_current(row, policies)]
-        return sorted(found, key=lambda left: -left.used_percent)[:MOST_BUDGETS]
+        spent = [(row, spent_now(row)) for row in kept if self._is_current(row, policies)]
+        spent.sort(key=lambda one: -_used_percent(*one))
+        return [_left(row, nano, policies[row.policy_id], now) for row, nano in spent[:MOST_BUDGETS]]
 
     def _policies(self, rows: "QuerySet[Budget]") -> dict[UUID, Policy]:
         policies = visible(Policy.objects.filter(kind="cost_cap"), self._user)
@@ -578,10 +583,12 @@ def _rest(dimension: str, groups: Sequence[Group], total: Sums) -> Sums | None:
     return total - sum((group.sums for group in groups), Sums())
 
 
-def _left(budget: Budget, policy: Policy, now: datetime) -> Left:
-    spent = spent_now(budget)
+def _used_percent(budget: Budget, spent: int) -> int:
+    return round(spent / budget.limit_nano_usd * 100) if budget.limit_nano_usd else 100
+
+
+def _left(budget: Budget, spent: int, policy: Policy, now: datetime) -> Left:
     left = max(0, budget.limit_nano_usd - spent - budget.reserved_nano_usd)
-    used = round(spent / budget.limit_nano_usd * 100) if budget.limit_nano_usd else 100
     began = policy.created_at if budget.window_end is None else budget.window_start
     says, is_short = _runs_out(budget, Spent(spent, left, now - began), now)
     return Left(
@@ -591,7 +598,7 @@ def _left(budget: Budget, policy: Policy, now: datetime) -> Left:
         limit=dollars(budget.limit_nano_usd),
         spent=dollars(spent),
         left=dollars(left),
-        used_percent=min(used, 999),
+        used_percent=min(_used_percent(budget, spent), 999),
         runs_out=says,
         link=reverse("admin:policies_budget_change", args=[budget.pk]),
         is_short=is_short,

@@ -135,7 +135,9 @@ def timeline(scope: Scope, period: Period, unit: timedelta) -> dict[datetime, Su
     with snapshot():
         rest, days = _parts(scope, period, unit)
         own, parameters = _of_slices(days, ("organization_id",), scope, _BY_DAY)
-        statement = f"SELECT bucket, {_final()} FROM ({rest.statement}) d GROUP BY bucket"
+        by_status = ", ".join(f"CAST(SUM({name}) AS bigint) AS {name}" for name in (*SUMS, *COLUMNS))
+        few = f"SELECT bucket, status, {by_status} FROM ({rest.statement}) r GROUP BY bucket, status"
+        statement = f"SELECT bucket, {_final()} FROM ({few}) d GROUP BY bucket"
         if days:
             statement = f"{own} UNION ALL {statement}"
         found = _rows(statement, [*parameters, *rest.parameters])
