@@ -180,6 +180,8 @@ class ApiProtocol(HttpToolsProtocol):
     def _refusal(self) -> "Overloaded | None":
         """Return why a request is shed, unless it has company on its connection or asks for what is not for here."""
         busy = self.cycle is not None and not self.cycle.response_complete
+        if settings.FRONT_END_URL and any(name == b"origin" for name, _ in self.headers):
+            return None  # the application says which page may read its refusal
         if busy or self.expect_100_continue or self.flow.write_paused or not self.parser.should_keep_alive():
             return None
         refusal: Overloaded | None = self._door.refuse_at_once(self.parser.get_method(), self.url, self.headers)

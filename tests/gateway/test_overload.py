@@ -329,11 +329,15 @@ def test_the_wsgi_door_sends_away_as_well() -> None:
 
 
 def test_health_admin_and_api_answer_while_every_request_is_sent_away(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path, {"MAX_HELD": "0", "DATABASE_URL": fresh_database()}).start()
+    front_end = "https://console.example.com"
+    settings = {"MAX_HELD": "0", "DATABASE_URL": fresh_database(), "FRONT_END_URL": front_end}
+    server = ServerProcess(tmp_path, settings).start()
     try:
         with httpx.Client(base_url=server.url, timeout=20) as client:
-            shed = client.post("/v1/chat/completions", json={})
-            assert (shed.status_code, shed.json()["error"]["details"]) == (503, {"signal": "in_flight"})
+            for page in ({}, {"origin": front_end}):
+                shed = client.post("/v1/chat/completions", json={}, headers=page)
+                assert (shed.status_code, shed.json()["error"]["details"]) == (503, {"signal": "in_flight"})
+                assert shed.headers.get("access-control-allow-origin") == page.get("origin")
             pages = {"/health": {}, "/health/ready": {}, "/admin/login/": {}}
             api = {"/v1/admin/policies": {"Authorization": f"Bearer {server.demo['admin_api_key']}"}}
             answers = {
