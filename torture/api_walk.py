@@ -19,3 +19,18 @@ def api_walk(_: Path, examples: int = 150, steps: int = 100) -> Figures:
         BACKGROUND.stop()
     answers = {status for statuses in Walk.statuses.values() for status in statuses}
     return {"requests": Walk.steps, "operations": len(Walk.statuses), "statuses": sorted(answers)}
+
+
+@long_test(seconds=1800)
+def api_links(_: Path, examples: int = 100, steps: int = 40) -> Figures:
+    """Let Schemathesis send what the document describes and follow its links, by every role."""
+    from apps.gateway.runtime import BACKGROUND
+    from apps.orgs.roles import Role
+    from tests.api.test_schemathesis import machine_of
+
+    try:
+        for role in (Role.ADMIN, Role.DEVELOPER, Role.AUDITOR):
+            machine_of(role).run(settings=machine_settings(examples, steps))
+    finally:
+        BACKGROUND.stop()
+    return {"examples": 3 * examples, "steps": steps}

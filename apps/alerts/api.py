@@ -256,9 +256,10 @@ class DeliveryListing(Listing[Delivery]):
     @once
     def again(self, request: Request, id: str) -> Response:  # noqa: A002 (the name in the address)
         """Have a message that failed tried again, with the same id."""
-        row = self.row(id)
-        if not may_retry(self.caller, row):
-            raise PermissionDenied("Your role does not allow this.")
-        if not retry(row, self.actor):
-            raise Conflict("Only a message that failed can be tried again.")
-        return self.answer(self.row(id))
+        with transaction.atomic():
+            row = self.row(id)
+            if not may_retry(self.caller, row):
+                raise PermissionDenied("Your role does not allow this.")
+            if not retry(self.locked(row), self.actor):
+                raise Conflict("Only a message that failed can be tried again.")
+            return self.answer(self.row(id))

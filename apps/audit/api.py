@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from apps.audit import usage
 from apps.audit.exports import orders
-from apps.audit.exports.attachment import as_attachment
+from apps.audit.exports.attachment import TYPES, as_attachment
 from apps.audit.exports.formats import missing
 from apps.audit.exports.work import try_at_once
 from apps.audit.finding import Reach, TooSlow, find
@@ -519,7 +519,9 @@ class ExportListing(Additions[Export]):
             orders.cancel(row, self.actor)
             return self.answer(self.stored(row))
 
-    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    @extend_schema(
+        responses={(200, media_type.partition(";")[0]): OpenApiTypes.BINARY for media_type in TYPES.values()}
+    )
     @action(detail=True, methods=["get"], filter_backends=[])
     def download(self, request: Request, id: str) -> Any:  # noqa: A002 (the name in the address)
         """Return the file of an export that is done and not expired. Each download is recorded."""

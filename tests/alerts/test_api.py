@@ -152,7 +152,13 @@ def test_a_message_that_failed_is_tried_again_by_who_may_and_once(cast: Cast) ->
         error_of(cast.auditor.post(again), 403, "FORBIDDEN")
         error_of(cast.developer.post(again), 403, "FORBIDDEN")
         error_of(cast.outsider.post(again), 404, "NOT_FOUND")
-        assert cast.admin.post(again).json()["state"] == "waiting"
+        for wrong, status, code in (("x", 400, "INVALID_REQUEST"), ('"x"', 412, "PRECONDITION_FAILED")):
+            error_of(cast.admin.call("POST", again, **{"If-Match": wrong}), status, code)
+        seen = cast.admin.get(f"alert-deliveries/{sent['id']}").headers["etag"]
+        as_seen = {"If-Match": seen, "Idempotency-Key": sent["id"]}
+        first, second = (cast.admin.call("POST", again, **as_seen) for _ in range(2))
+        assert first.json()["state"] == "waiting"
+        assert (first.content, second.headers["idempotency-replayed"]) == (second.content, "true")
         let_time_pass(Destination.objects.get(pk=made["id"]))
         tell_all()
         assert len(receiver.received) == 2

@@ -88,6 +88,7 @@ def complete(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
             if path.startswith(ADMIN):
                 _complete_of_admin(path, method, operation)
             _complete(operation)
+    _link_to_what_was_made(result["paths"])
     return result
 
 
@@ -115,6 +116,18 @@ def _complete_of_admin(path: str, method: str, operation: dict[str, Any]) -> Non
     refused |= {"422"} if is_kept else set()
     for status in sorted(refused):
         answers.setdefault(status, {"description": _REFUSALS[status]})
+
+
+def _link_to_what_was_made(paths: dict[str, Any]) -> None:
+    """Say of each answer that something was made which operations take its id (OpenAPI 3.0.3, "Link Object")."""
+    for path, methods in paths.items():
+        made = methods.get("post", {}).get("responses", {}).get("201")
+        about = [one for of, found in paths.items() if of.startswith(f"{path}/{{id}}") for one in found.values()]
+        if made is not None and about:
+            made["links"] = {
+                one["operationId"]: {"operationId": one["operationId"], "parameters": {"id": "$response.body#/id"}}
+                for one in about
+            }
 
 
 def _complete(operation: dict[str, Any]) -> None:

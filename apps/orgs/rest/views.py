@@ -87,6 +87,8 @@ class Listing(ListModelMixin, ApiView, GenericViewSet[M], Generic[M]):
     model: ClassVar[type[models.Model]]
     filters: ClassVar[Mapping[str, Filter]] = {}
     ordered_by: ClassVar[str | None] = None
+    shown_once: ClassVar[frozenset[str]] = frozenset()
+    """Fields of an answer that hold a secret: they are stored nowhere."""
     filter_backends = [QueryFilters]
     pagination_class = CursorPages
     lookup_url_kwarg = "id"
@@ -135,14 +137,25 @@ class Listing(ListModelMixin, ApiView, GenericViewSet[M], Generic[M]):
             raise Http404
         return found
 
+    def locked(self, row: M) -> M:
+        """Return a row as it is now, locked for a change.
+
+        Raises `Http404` if it is gone, or `Changed` if ``If-Match`` means another one.
+        """
+        wanted = asked_for(self.request)
+        found: M | None = QuerySet(self.model).select_for_update(of=("self",)).filter(pk=row.pk).first()
+        if found is None:
+            raise Http404
+        if wanted is not None:
+            check_unchanged(wanted, found, self.represent(found))
+        return found
+
 
 class Additions(Listing[M]):
     """A collection whose objects the caller may make as their role allows."""
 
     names: ClassVar[Mapping[str, str]] = {}
     unique: ClassVar[str] = "name"
-    shown_once: ClassVar[frozenset[str]] = frozenset()
-    """Fields of an answer that hold a secret: they are stored nowhere."""
 
     @once
     def create(self, request: Request) -> Response:
@@ -184,15 +197,9 @@ class Additions(Listing[M]):
 
         Raises `Http404`, `PermissionDenied` if it may only be seen, or `Changed` if ``If-Match`` means another one.
         """
-        wanted = asked_for(self.request)
         row = self.row(id_text)
         self.allow_on(action, row)
-        locked: M | None = QuerySet(self.model).select_for_update(of=("self",)).filter(pk=row.pk).first()
-        if locked is None:
-            raise Http404
-        if wanted is not None:
-            check_unchanged(wanted, locked, self.represent(locked))
-        return locked
+        return self.locked(row)
 
     def allow_on(self, action: Action, row: M) -> None:
         """Raise `PermissionDenied` unless the caller may do ``action`` to a row that they may see."""
