@@ -68,7 +68,7 @@ class ControlPlaneSite(_AdminSite):
     def usage(self, request: HttpRequest) -> HttpResponse:
         """Show where the money goes."""
         from apps.orgs.scoped_admin import asks_with_nul, user_of  # noqa: PLC0415  # Django makes the site before it loads models
-        from controlplane.usage_page import usage_page  # noqa: PLC0415  # as above
+        from controlplane.usage.page import usage_page  # noqa: PLC0415  # as above
 
         if asks_with_nul(request):
             return HttpResponseRedirect(request.path)

@@ -19,7 +19,7 @@ from apps.orgs.scoped_admin import user_of
 from apps.orgs.scoping import organizations_of, reach, visible
 from controlplane.guide import guide_for
 from controlplane.setup import forms_of
-from controlplane.usage_page import dollars
+from controlplane.usage.words import dollars
 
 LATEST = 8
 
