@@ -1,6 +1,6 @@
 # The project's commands. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test torture lint requirements screens bench bench-admin clean
+.PHONY: help setup setup-dev run test torture lint audit requirements screens bench bench-admin clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,10 @@ lint: setup-dev ## Check style, types, layers, migrations and the deployment's s
 		KEY_PEPPERS=lint:$$($(BIN)/python -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())') \
 		ENCRYPTION_KEYS=lint:$$($(BIN)/python -c 'import base64, os; print(base64.b64encode(os.urandom(32)).decode())') \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+audit: setup-dev ## Look every pinned requirement up among the known vulnerabilities (asks the network)
+	@$(BIN)/uvx --from pip-audit==2.10.1 pip-audit --disable-pip --require-hashes --strict \
+		-r requirements.txt -r requirements-server.txt -r requirements-dev.txt
 
 requirements: setup-dev ## Compile the pinned requirements from requirements*.in
 	@for name in requirements requirements-server requirements-dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
