@@ -1,11 +1,34 @@
 """What Django answers where no view does: the API's shape below /v1/ and to programs, Django's own pages to people."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 
-API = "/v1/"
+API, PAGES = "/v1/", "/admin/"
+READ = ("GET", "HEAD")
+
+
+def read_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Let a view without a form be read, and refuse what else is sent to it in the API's shape."""
+
+    @csrf_exempt
+    @wraps(view)
+    def reading(request: HttpRequest) -> HttpResponse:
+        return view(request) if request.method in READ else method_not_allowed(request.method or "")
+
+    return reading
+
+
+def method_not_allowed(method: str) -> HttpResponse:
+    """Answer 405, for what can only be read."""
+    message = f'Method "{method}" not allowed.'
+    response = _error(405, "METHOD_NOT_ALLOWED", "invalid_request_error", message)
+    response["Allow"] = ", ".join(READ)
+    return response
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -32,8 +55,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _is_program(request: HttpRequest) -> bool:
-    """Whether a page would be of no use: an SDK whose base URL lacks the ``/v1`` wants to read an error too."""
-    return f"{request.path}/".startswith(API) or not request.accepts("text/html")
+    """Whether a page would be of no use: an SDK whose base URL lacks the ``/v1`` wants to read an error too.
+
+    A browser that goes to a page names HTML; programs take anything, or say nothing.
+    """
+    if request.path.startswith(PAGES):
+        return not request.accepts("text/html")
+    return f"{request.path}/".startswith(API) or "text/html" not in request.headers.get("accept", "")
 
 
 def _error(status: int, code: str, kind: str, message: str) -> HttpResponse:

@@ -19,6 +19,7 @@ from apps.audit.uuid7 import uuid7
 from apps.gateway.asgi import App, Receive, Scope, Send, send_whole
 from apps.gateway.pipeline import Answer
 from controlplane import request_ids
+from controlplane.error_pages import READ, method_not_allowed
 
 ALIVE, READY = "/health", "/health/ready"
 
@@ -64,10 +65,12 @@ class HealthDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a health check, or pass the request on."""
-        if scope["path"] == ALIVE:
-            await _send(alive(), send)
+        if scope["path"] in (ALIVE, READY) and scope["method"] not in READ:
+            await _send(method_not_allowed(scope["method"]), send)
+        elif scope["path"] == ALIVE:
+            await _send(_response(alive()), send)
         elif scope["path"] == READY:
-            await _send(ready(await self._database_answers()), send)
+            await _send(_response(ready(await self._database_answers())), send)
         else:
             await self._behind(scope, receive, send)
 
@@ -91,6 +94,8 @@ class HealthMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer a health check, or pass the request on."""
+        if request.path in (ALIVE, READY) and request.method not in READ:
+            return method_not_allowed(request.method or "")
         if request.path == ALIVE:
             return _response(alive())
         if request.path == READY:
@@ -132,8 +137,7 @@ def _has_token(request: HttpRequest) -> bool:
     return bool(expected) and scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), expected.encode())
 
 
-async def _send(report: Report, send: Send) -> None:
-    response = _response(report)
+async def _send(response: HttpResponse, send: Send) -> None:
     headers = [*response.items(), (request_ids.HEADER, str(uuid7()))]
     await send_whole(Answer(response.status_code, headers, response.content), send)
 

@@ -5,11 +5,27 @@ import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
+import environ
 from django.core.exceptions import ImproperlyConfigured
 
 DEVELOPMENT_KEY = "dev1"
 """The id of the keys that a developer's machine makes for itself. Production refuses to encrypt under one."""
+
+
+class Environment(environ.Env):  # type: ignore[misc]
+    """The environment, where a number that is none is told by its variable's name."""
+
+    def get_value(self, var: str, cast: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Return a variable's value. Raises `ImproperlyConfigured`, which does not show it."""
+        try:
+            if cast is float and var in self.ENVIRON:
+                return float(self.ENVIRON[var])  # the library's own reading makes a number of any text
+            return super().get_value(var, cast, *args, **kwargs)
+        except ValueError:
+            kind = "a whole number" if cast is int else "a number"
+            raise ImproperlyConfigured(f"{var} must be {kind}.") from None
 
 
 def parse_key_ring(text: str, name: str) -> dict[str, bytes]:
@@ -33,15 +49,28 @@ def parse_key_ring(text: str, name: str) -> dict[str, bytes]:
 
 def redis_url(value: str) -> str:
     """Return the URL for ``value``, which may be a bare ``host:port``; an empty value stays empty."""
-    return value if not value or "://" in value else f"redis://{value}/0"
+    url = value if not value or "://" in value else f"redis://{value}/0"
+    if url and not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ImproperlyConfigured("REDIS_URL must be host:port, or begin with redis://, rediss:// or unix://.")
+    return url
+
+
+def database_url(value: str) -> str:
+    """Return ``value``. Raises `ImproperlyConfigured` unless it leads to a database that the product works with."""
+    if value.partition("://")[0] not in ("postgres", "postgresql", "pgsql", "psql", "sqlite"):
+        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or sqlite://.")
+    return value
 
 
 def development_secrets(folder: Path) -> dict[str, str]:
     """Make this machine's own secrets once and read them ever after, so that a second start finds its data."""
     path = folder / "secrets.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _publish(path, json.dumps({name: make() for name, make in _MAKERS.items()}))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _publish(path, json.dumps({name: make() for name, make in _MAKERS.items()}))
+        except OSError as error:
+            raise ImproperlyConfigured(f"DATA_DIR {folder} cannot be written to: {error.strerror}.") from error
     stored: dict[str, str] = json.loads(path.read_text())
     return stored
 

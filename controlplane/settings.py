@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from apps.orgs.cognito import login_base, region_of
 from controlplane import secrets
 from controlplane.mail import mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = secrets.Environment()
 
 # --- Which home
 
@@ -116,7 +117,7 @@ WHITENOISE_USE_FINDERS = not PRODUCTION
 
 # --- Database: PostgreSQL, or SQLite in one file
 
-DATABASE_URL: str = env.str("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+DATABASE_URL: str = secrets.database_url(env.str("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}"))
 _database: dict[str, Any] = dict(environ.Env.db_url_config(DATABASE_URL))
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _database["OPTIONS"] = {
@@ -315,7 +316,9 @@ SPECTACULAR_SETTINGS = {
 
 # --- Logs: one JSON line each on standard error, never a body, a header or a credential
 
-LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO")
+LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO").upper()
+if LOG_LEVEL not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -149,7 +149,7 @@ def _words(model: SimulatedModel, body: Body) -> list[str]:
     if model.kind in {"stream", "broken"}:
         return [f"{' ' if number else ''}word{number}" for number in range(model.numbers[0])]
     text = _USAGE_TEXT if model.kind == "usage" else _echo(body)
-    words = _WORD.findall(text)
+    words = _WORD.findall(text.rstrip())  # in spaces that no word follows, it would start anew at each of them
     rest = text[sum(map(len, words)) :]
     if rest:
         words = [*words[:-1], words[-1] + rest] if words else [rest]

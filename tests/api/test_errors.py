@@ -146,7 +146,9 @@ def test_an_address_that_is_none_leads_nowhere(cast: Cast, path: str, method: st
     ],
 )
 def test_a_method_that_is_none_is_refused(cast: Cast, method: str, path: str) -> None:
-    error_of(cast.superadmin.call(method, path), 405, "METHOD_NOT_ALLOWED")
+    answer = cast.superadmin.call(method, path)
+    error_of(answer, 405, "METHOD_NOT_ALLOWED")
+    assert method not in answer.headers["allow"].split(", ")
 
 
 @pytest.mark.parametrize(

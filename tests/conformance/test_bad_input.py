@@ -258,6 +258,16 @@ def test_a_wrong_method_is_a_405_in_the_apis_shape(product: Product, url: str) -
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics", "/v1/openapi.json", "/v1/docs"])
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+def test_what_can_only_be_read_refuses_another_method_in_the_apis_shape(
+    product: Product, url: str, path: str, method: str
+) -> None:
+    answer = httpx.request(method, f"{url}{path}", timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
 def connect(url: str) -> socket.socket:
     where = urlsplit(url)
     return socket.create_connection((where.hostname, where.port), timeout=20)

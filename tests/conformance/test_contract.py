@@ -196,8 +196,8 @@ def test_every_answer_has_an_id(product: Product, url: str, method: str, path: s
 
 
 def test_a_program_with_a_wrong_base_url_is_told_where_the_api_is(product: Product, url: str) -> None:
-    for path in ("/chat/completions", "/v1"):
-        answer = httpx.post(f"{url}{path}", json={}, headers={"accept": "application/json"})
+    for path, accept in (("/chat/completions", "application/json"), ("/chat/completions", "*/*"), ("/v1", "*/*")):
+        answer = httpx.post(f"{url}{path}", json={}, headers={"accept": accept})
         assert refusal(answer) == (404, "NOT_FOUND")
         assert "/v1/" in answer.json()["error"]["message"]
 

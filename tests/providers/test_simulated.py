@@ -52,6 +52,10 @@ def text_of(chunks: list[Chunk], index: int = 0) -> str:
     return "".join(delta.get("content") or "" for delta in deltas(chunks, index))
 
 
+LONG_GAP = pytest.param("x" + " " * 1_000_000, id="a long gap")
+"""In time that grows with its square nobody would wait for it."""
+
+
 def reported(chunks: list[Chunk]) -> list[Usage]:
     return [chunk.usage for chunk in chunks if chunk.usage]
 
@@ -61,7 +65,7 @@ def test_without_permission_nothing_is_simulated() -> None:
     assert fault_of(lambda: run(lambda t: t.send(request), simulated=False)).fault is Fault.ADDRESS
 
 
-@pytest.mark.parametrize("text", ["hello big world", "  spaced\n\nout  ", "日本語 テキスト", "x", " ", ""])
+@pytest.mark.parametrize("text", ["hello big world", "  spaced\n\nout  ", "日本語 テキスト", "x", " ", "", LONG_GAP])
 def test_echo_answers_with_the_last_user_text_exactly(text: str) -> None:
     assert message(complete("sim-echo", text))["content"] == text
     assert text_of(stream("sim-echo", text)) == text

@@ -128,6 +128,27 @@ def test_an_unreachable_database_is_one_clear_line_without_its_password(tmp_path
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "nonsense-hunter2"),
+        ("DATABASE_URL", "mysql://me:hunter2@127.0.0.1/x"),
+        ("REDIS_URL", "http://me:hunter2@127.0.0.1/x"),
+        ("PORT", "99999"),
+        ("PORT", "hunter2"),
+        ("WORKERS", "hunter2"),
+        ("BODY_DEADLINE_SECONDS", "hunter2"),
+        ("LOG_LEVEL", "hunter2"),
+        ("DATA_DIR", "/dev/null/data"),
+        ("DEMO_FILE", "/dev/null/demo.json"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_clear_line(tmp_path: Path, name: str, value: str) -> None:
+    line = refusal(tmp_path, **{name: value})
+    assert name in line
+    assert "hunter2" not in line
+
+
 PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_KEY": "x" * 60,

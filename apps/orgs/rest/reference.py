@@ -7,7 +7,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.views.decorators.http import require_safe
 
 from apps.orgs.rest.openapi import schema
 
@@ -57,7 +56,6 @@ class Operation:
     answers: tuple[Answer, ...]
 
 
-@require_safe
 def page(_request: HttpRequest) -> HttpResponse:
     """Serve the page, to anyone."""
     return HttpResponse(_rendered())

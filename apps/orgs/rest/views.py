@@ -41,7 +41,7 @@ class ApiView(APIView):
     permission_classes = [IsAuthenticated]
     parser_classes = [StrictJsonParser]
     content_negotiation_class = JsonOnly
-    metadata_class = None
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
 
     @property
     def caller(self) -> User:

@@ -36,6 +36,8 @@ class Command(BaseCommand):
             raise CommandError(
                 f"Port {port} on {host} cannot be used: {error.strerror}. Set PORT to another."
             ) from error
+        except OverflowError as error:
+            raise CommandError(f"PORT {port} is none: it must be from 0 to 65535.") from error
         processes = self._processes(workers)
         if processes == 1:  # this one: its detectors compile beside what follows, which takes as long
             threading.Thread(target=warm, name="detectors", daemon=True).start()
@@ -45,7 +47,11 @@ class Command(BaseCommand):
             self.stderr.write(warning)
         base = f"http://{host}:{port}"
         if not settings.PRODUCTION:
-            self._introduce(demo.ensure_demo(Path(settings.DEMO_FILE), base), base)
+            try:
+                found = demo.ensure_demo(Path(settings.DEMO_FILE), base)
+            except OSError as error:
+                raise CommandError(f"DEMO_FILE {settings.DEMO_FILE} cannot be used: {error.strerror}.") from error
+            self._introduce(found, base)
         connection.close()
         server.run(listener, processes)
 
