@@ -19,6 +19,7 @@ from apps.policies.models import Policy, Price
 from tests.admin.cast import address, made, member, unique
 from tests.alerts.telling import let_time_pass, tell_all
 from tests.alerts.test_docs import verify
+from tests.browser import axe
 from tests.browser.conftest import enter
 from tests.browser.test_first_hour import save
 from tests.gateway.house import PRICE
@@ -65,12 +66,19 @@ def set_up(page: Any, server: str, channel: str, field: str, leads_to: str) -> N
     page.goto(server + address(Destination, "add"))
     page.fill("#id_name", f"by {channel}")
     page.select_option("#id_channel", channel)
+    reads_well(page)
     for other in ("recipients", "url", "slack_url"):
         page.locator(f"#id_{other}").wait_for(state="visible" if other == field else "hidden")
     save(page)
     assert "Give " in page.inner_text(f".form-row:has(#id_{field})")
     page.fill(f"#id_{field}", leads_to)
     save(page)
+
+
+def reads_well(page: Any) -> None:
+    """The page keeps to WCAG and is no wider than the screen, which is a phone's as well."""
+    assert axe.violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
 def act(page: Any, action: str) -> None:
@@ -100,6 +108,7 @@ def send_a_test(page: Any, server: str, destination: Destination) -> str:
     act(page, "Send a test")
     page.click("#content button:has-text('Send a test')")
     page.wait_for_url("**/change/")
+    reads_well(page)
     said: str = page.inner_text("main, #main")
     return said
 
@@ -119,6 +128,7 @@ def test_an_admin_sets_up_alerts_tests_them_and_retries_what_failed(
     enter(page, server, member(organization, Role.ADMIN))
     set_up(page, server, "email", "recipients", "ops@example.com")
     set_up(page, server, "webhook", "url", hooks.url)
+    reads_well(page)
     secret = page.inner_text("#signing-secret")
     assert secret.startswith("whsec_")
     set_up(page, server, "slack", "slack_url", slack.url)
