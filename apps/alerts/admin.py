@@ -90,6 +90,10 @@ class DestinationAdmin(ScopedAdmin):
     actions_detail = ["send_test", "new_secret", "messages_sent"]
     NEEDS = {"recipients": "email", "url": "webhook", "slack_url": "slack"}
     """Which channel a field is for."""
+    # The page of an existing destination has no choice of channel, and only its channel's fields.
+    conditional_fields = {
+        name: f"typeof channel === 'undefined' || channel == '{needs}'" for name, needs in NEEDS.items()
+    }
 
     def get_queryset(self, request: HttpRequest) -> "models.QuerySet[Destination]":
         """Return the destinations, each with how many messages to it have failed."""
