@@ -4,6 +4,7 @@ Every text is scanned by every detector, whatever the policies say, because the 
 secret in any case. The policies decide what else happens: block, redact (what goes on), or flag.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ NEVER_STORED = frozenset(Detector) - {Detector.INJECTION}
 """What is redacted in every stored text; a phrase of an injection is no secret and is what an auditor looks for."""
 
 UNSCANNABLE = "UNSCANNABLE_CONTENT"
+MOST_INSPECTED_AT_ONCE = 256 * 1024
 MOST_PLACES = 5
 """Places that a record names of what one rule found; how often it was found is counted in full."""
 _SEVERITY = {FindingAction.FLAG: 0, FindingAction.REDACT: 1, FindingAction.BLOCK: 2}
@@ -92,6 +94,16 @@ def inspect(value: Any, guard: Guard, where: str) -> Inspection:
         findings=_summary(found, places_of(value, {n for n, here in enumerate(found) if here}), guard, where),
         blocked=blocked_by({f.detector for findings in found for f in findings}, guard, where),
     )
+
+
+async def inspected(value: Any, size: int, guard: Guard, where: str) -> Inspection:
+    """Inspect as `inspect` does; a value of a large ``size`` on a thread, so that other requests need not wait for it.
+
+    ``size``: its texts in bytes or characters, or more.
+    """
+    if size < MOST_INSPECTED_AT_ONCE:
+        return inspect(value, guard, where)
+    return await asyncio.get_running_loop().run_in_executor(None, inspect, value, guard, where)
 
 
 def refuse_unscannable(body: Body, guard: Guard) -> None:

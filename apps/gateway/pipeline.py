@@ -38,11 +38,11 @@ from apps.gateway.errors import (
     Unavailable,
 )
 from apps.gateway.exchange import Exchange, Outcome
-from apps.gateway.inspection import NO_GUARD, Guard, Inspection, inspect, refuse_unscannable
+from apps.gateway.inspection import NO_GUARD, inspected, refuse_unscannable
 from apps.gateway.judgement import Judgement
 from apps.gateway.limits import SHADOW, shadow_reason
 from apps.gateway.pacing import Paced
-from apps.gateway.prompt import Prompt, parse
+from apps.gateway.prompt import parse
 from apps.gateway.providers.base import Fault, Reply, UpstreamError, Usage
 from apps.gateway.refusals import over_budget, rate_limited
 from apps.gateway.rehearsal import peek_budgets, peek_limits
@@ -72,7 +72,6 @@ logger = logging.getLogger(__name__)
 READINGS_OF_A_CHANGING_CONFIGURATION = 5
 SLOT_GRACE_SECONDS = 60.0
 """How much longer than a request may take a limit remembers it: a late correction must still find it."""
-INSPECTED_AT_ONCE_BYTES = 256 * 1024
 JSON = [("content-type", "application/json")]
 NOT_USABLE = "The API key or token is missing, unknown, expired or revoked."
 
@@ -310,7 +309,7 @@ class Pipeline:
         prompt, judgement = exchange.prompt, exchange.judgement
         assert prompt is not None
         assert judgement is not None
-        exchange.inspection = await _inspected(prompt, judgement.input_guard)
+        exchange.inspection = await inspected(prompt.body, prompt.size, judgement.input_guard, "input")
         if exchange.inspection.blocked:
             raise exchange.inspection.blocked
         refuse_unscannable(prompt.body, judgement.input_guard)
@@ -438,7 +437,7 @@ class Pipeline:
             raise ProviderFailed(error) from error
         finally:
             await response.close()
-        return await self._deliver(exchange, inbound, reply)
+        return await self._deliver(exchange, inbound, reply, len(content))
 
     async def _reach_provider(self, exchange: Exchange) -> tuple[Candidate, UpstreamResponse]:
         """Send the request to the first candidate that takes it; another one only before anything was answered.
@@ -472,13 +471,13 @@ class Pipeline:
         exchange.first_byte_ms = exchange.elapsed_ms()
         return response
 
-    async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply) -> Answer:
+    async def _deliver(self, exchange: Exchange, inbound: Inbound, reply: Reply, size: int) -> Answer:
         exchange.begin("deliver")
         judgement = exchange.judgement
         assert judgement is not None
         choices = reply.body["choices"]
         usage, source = usage_of(exchange, reply.usage, lambda: _choices_text(choices))
-        inspection = inspect(choices, judgement.output_guard, "output")
+        inspection = await inspected(choices, size, judgement.output_guard, "output")
         exchange.output_findings = inspection.findings
         response = _choices_text(inspection.stored)
         if inspection.blocked:
@@ -518,7 +517,8 @@ class Pipeline:
         assert exchange.configuration is not None
         if exchange.prompt is not None and exchange.inspection is None:
             # Refused before its texts were read; an auditor wants to see them all the same, redacted as ever.
-            exchange.inspection = await _inspected(exchange.prompt, NO_GUARD)
+            prompt = exchange.prompt
+            exchange.inspection = await inspected(prompt.body, prompt.size, NO_GUARD, "input")
         if error.decided:
             await self.settlement.refuse(exchange, outcome, exchange.configuration.versions)
         else:
@@ -591,13 +591,6 @@ class Pipeline:
         assert configuration is not None
         decision = configuration.judge(caller, model, exchange.timestamp).decision
         return not configuration.suspended and decision.refusal is None
-
-
-async def _inspected(prompt: Prompt, guard: Guard) -> Inspection:
-    """Inspect a prompt; a long one on a thread, so that other requests need not wait for it."""
-    if prompt.size < INSPECTED_AT_ONCE_BYTES:
-        return inspect(prompt.body, guard, "input")
-    return await asyncio.get_running_loop().run_in_executor(None, inspect, prompt.body, guard, "input")
 
 
 def _refuse(exchange: Exchange, refusal: Reason | None) -> None:

@@ -14,8 +14,8 @@ from apps.audit.models import Status
 from apps.gateway.assembly import Assembly
 from apps.gateway.errors import GatewayError, ProviderFailed
 from apps.gateway.exchange import Exchange, Outcome
-from apps.gateway.inspection import inspect
-from apps.gateway.providers.base import Chunk, Fault, UpstreamError
+from apps.gateway.inspection import Inspection, inspect, inspected
+from apps.gateway.providers.base import Body, Chunk, Fault, UpstreamError
 from apps.gateway.routing import Candidate
 from apps.gateway.settlement import Settlement, usage_of
 from apps.gateway.transcript import answer_transcript
@@ -66,7 +66,8 @@ class AnswerStream:
 
     def _end(self, status: Status, code: str, message: str) -> None:
         if not self._exchange.closed:
-            self._settlement.interrupt(self._exchange, self._outcome(status, code, message))
+            inspection = inspect(self._assembly.messages(), self._guard, "output")
+            self._settlement.interrupt(self._exchange, self._outcome(inspection, status, code, message))
             self._settlement.later(self._response.close())
 
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
@@ -78,7 +79,8 @@ class AnswerStream:
         except UpstreamError as error:
             yield await self._broken(error)
             return
-        await self._settle(self._outcome(Status.SUCCESS))
+        inspection = await self._inspected(self._assembly.messages())
+        await self._settle(self._outcome(inspection, Status.SUCCESS))
         yield DONE
 
     async def _held(self) -> AsyncGenerator[bytes, None]:
@@ -90,14 +92,14 @@ class AnswerStream:
             yield await self._broken(error)
             return
         messages = self._assembly.messages()
-        inspection = inspect(messages, self._guard, "output")
+        inspection = await self._inspected(messages)
         if inspection.blocked:
             blocked = inspection.blocked
             self._exchange.refusal = blocked.reason
-            await self._settle(self._outcome(Status.BLOCKED, blocked.code, blocked.message))
+            await self._settle(self._outcome(inspection, Status.BLOCKED, blocked.code, blocked.message))
             yield _error_event(blocked)
             return
-        await self._settle(self._outcome(Status.SUCCESS))
+        await self._settle(self._outcome(inspection, Status.SUCCESS))
         if inspection.passed is not messages:
             yield b"".join(map(_event, self._assembly.rewritten(held, inspection.passed, self._include_usage))) + DONE
         else:
@@ -135,19 +137,23 @@ class AnswerStream:
         failed = LATE if self._is_late else ProviderFailed(error)
         if not self._exchange.closed:  # or it broke because it was closed here, and its record has been written
             self._exchange.attempts[-1]["fault"] = failed.fault.value
-        await self._settle(self._outcome(Status.ERROR, failed.code, failed.message))
+        inspection = await self._inspected(self._assembly.messages())
+        await self._settle(self._outcome(inspection, Status.ERROR, failed.code, failed.message))
         return _error_event(failed)
 
     async def _settle(self, outcome: Outcome) -> None:
         self._settlement.later(self._response.finish())
         await self._settlement.settle(self._exchange, outcome)
 
-    def _outcome(self, status: Status, code: str = "", message: str = "") -> Outcome:
+    async def _inspected(self, messages: Sequence[Body]) -> Inspection:
+        return await inspected(messages, len(answer_transcript(messages)), self._guard, "output")
+
+    def _outcome(self, inspection: Inspection, status: Status, code: str = "", message: str = "") -> Outcome:
         """Say how the stream ended, with what had come so far, and what that used."""
-        messages = self._assembly.messages()
-        inspection = inspect(messages, self._guard, "output")
         self._exchange.output_findings = inspection.findings
-        usage, source = usage_of(self._exchange, self._assembly.usage, lambda: answer_transcript(messages))
+        usage, source = usage_of(
+            self._exchange, self._assembly.usage, lambda: answer_transcript(self._assembly.messages())
+        )
         return Outcome(status, 200, code, message, usage, source, answer_transcript(inspection.stored))
 
 

@@ -676,6 +676,7 @@ def _model(both: Neighbours) -> Iterator[Visit]:
 OTHERS: dict[str, Callable[[Neighbours], Iterator[Visit]]] = {
     "": _only("/"),
     "metrics": _only("/metrics"),
+    "v1/admin": _only("/v1/admin"),
     "v1/chat/completions": _chat,
     "v1/models": _only("/v1/models"),
     "v1/models/<path:model>": _model,
