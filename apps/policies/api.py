@@ -81,10 +81,8 @@ class ContentSerializer(ObjectSerializer[Policy]):
         fields = [*CONTENT]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse fields that there are not, and a configuration that is not of its kind."""
+        """Refuse a configuration that is not of its kind."""
         attrs = super().validate(attrs)
-        for name in self.initial_data.keys() - self.fields.keys():
-            raise ValidationError({name: "A policy has no such field."})
         _check_config(self.said(attrs, "kind"), self.said(attrs, "config"))
         _check_terms(*(self.said(attrs, name) for name in ("models", "valid_from", "valid_until")))
         return attrs

@@ -8,12 +8,15 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
+from apps.audit.values import without_odd_characters
 from apps.orgs.models import User
 from apps.orgs.naming import HIDES, hides_something
 from apps.orgs.rest.filters import as_uuid
 from apps.orgs.scoping import visible
 
 M = TypeVar("M", bound=Model)
+
+MOST_SHOWN_OF_A_NAME = 100
 
 
 @extend_schema_field(OpenApiTypes.UUID)
@@ -126,6 +129,17 @@ class ObjectSerializer(serializers.ModelSerializer[M]):
     def get_uniqueness_extra_kwargs(self, field_names: Any, declared_fields: Any, extra_kwargs: Any) -> Any:
         """Leave uniqueness to the model."""
         return extra_kwargs, {}
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse a field that there is not: a policy whose ``application`` is misspelt would be everybody's.
+
+        What an answer shows may be sent back, what it shows but once as well.
+        """
+        known = self.fields.keys() | getattr(self.context.get("view"), "shown_once", frozenset())
+        if isinstance(data, dict) and (unknown := data.keys() - known):
+            names = sorted(without_odd_characters(name)[:MOST_SHOWN_OF_A_NAME] for name in unknown)
+            raise serializers.ValidationError(dict.fromkeys(names, "There is no such field."))
+        return super().to_internal_value(data)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a change of what is fixed, and new names that hide something; saying one again is no change."""
