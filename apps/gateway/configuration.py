@@ -143,8 +143,8 @@ class Configurations:
     async def find(self, key: str) -> tuple[Caller, Configuration] | None:
         """Return the caller that a key's text, or a token's, belongs to, ``None`` if there is none.
 
-        Raises `NoOrganization`, `identities.NotAdmitted`, `jwts.KeysUnavailable` and, if the database does not answer,
-        `django.db.DatabaseError`.
+        Raises `NoOrganization`, `identities.NotAdmitted`, `jwks.SigningKeysUnavailable` and, if the
+        database does not answer, `django.db.DatabaseError`.
         """
         name = _name_of(key)
         if not name:

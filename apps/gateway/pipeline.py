@@ -61,7 +61,7 @@ from apps.gateway.streaming import AnswerStream
 from apps.gateway.transcript import answer_transcript
 from apps.gateway.transport import Transport, UpstreamResponse
 from apps.orgs.identities import NotAdmitted
-from apps.orgs.jwks import KeysUnavailable
+from apps.orgs.jwks import SigningKeysUnavailable
 from apps.policies.budgets import Claim, OverBudget, Reserved
 from apps.policies.engine.evaluate import Decision, Reason, first_enforced
 from apps.policies.engine.request import output_allowance, request_reasons
@@ -540,7 +540,7 @@ class Pipeline:
                 raise Forbidden("FORBIDDEN", "This key belongs to no organization: it cannot call models.") from error
             except NotAdmitted as error:
                 raise Forbidden("FORBIDDEN", str(error)) from error
-            except (DatabaseError, InterfaceError, KeysUnavailable) as error:
+            except (DatabaseError, InterfaceError, SigningKeysUnavailable) as error:
                 raise Unavailable("Keys cannot be checked right now.") from error
             if found is None or _may_call(found[0]):
                 return found

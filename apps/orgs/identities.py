@@ -73,7 +73,7 @@ def key_of(claims: Claims) -> ApiKey | None:
 
 
 def find(text: str) -> ApiKey | None:
-    """Return the key of a token's person as `key_of` does. Raises also `RefusedToken` and `KeysUnavailable`."""
+    """Return the key of a token's person as `key_of` does. Raises also `RefusedToken` and `SigningKeysUnavailable`."""
     return key_of(jwts.verify(text))
 
 

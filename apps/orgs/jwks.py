@@ -2,7 +2,7 @@
 
 A token names its key. Known keys cost nothing; an unknown name makes us ask the provider again, but not more often than
 `INTERVAL_SECONDS`, however many such tokens come. While the provider does not answer, known keys hold for
-`HOLD_SECONDS`; what cannot be decided is `KeysUnavailable`, never a yes.
+`HOLD_SECONDS`; what cannot be decided is `SigningKeysUnavailable`, never a yes.
 """
 
 import base64
@@ -33,7 +33,7 @@ MIN_BITS, MAX_BITS = 2048, 4096
 MAX_ID_CHARACTERS = 256
 
 
-class KeysUnavailable(Exception):
+class SigningKeysUnavailable(Exception):
     """The provider's keys cannot be had right now, so the token can be neither believed nor refused."""
 
 
@@ -50,7 +50,7 @@ class KeySet:
         self._failed = False
 
     def find(self, key_id: str) -> RSAPublicKey | None:
-        """Return the key of a name, ``None`` if the provider has none such. Raises `KeysUnavailable`."""
+        """Return the key of a name, ``None`` if the provider has none such. Raises `SigningKeysUnavailable`."""
         if key_id in self._keys and self._age() < FRESH_SECONDS:
             return self._keys[key_id]
         current = self._refresh()
@@ -58,7 +58,7 @@ class KeySet:
         if key is not None and self._age() < HOLD_SECONDS:
             return key
         if not current:
-            raise KeysUnavailable
+            raise SigningKeysUnavailable
         return None
 
     def _age(self) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 import jwt
 
 from apps.orgs.cognito import IdentityProvider, identity_provider
-from apps.orgs.jwks import MAX_ID_CHARACTERS, KeySet, KeysUnavailable, fetch
+from apps.orgs.jwks import MAX_ID_CHARACTERS, KeySet, SigningKeysUnavailable, fetch
 from apps.orgs.strict_json import StrictJsonError, parse_strict
 
 MAX_CHARACTERS = 8192
@@ -77,7 +77,7 @@ def name_of(text: str) -> str:
 
 
 def verify(text: str) -> Claims:
-    """Return what a token says. Raises `RefusedToken`, and `KeysUnavailable` if it cannot be decided right now."""
+    """Return what a token says. Raises `RefusedToken`, and `SigningKeysUnavailable` if it cannot be decided now."""
     provider = identity_provider()
     if provider is None:
         raise RefusedToken("no identity provider is set up")
@@ -95,7 +95,7 @@ class Verifier:
         self._believed: OrderedDict[str, Claims] = OrderedDict()
 
     def verify(self, text: str) -> Claims:
-        """Return what a token says. Raises `RefusedToken` and `KeysUnavailable`."""
+        """Return what a token says. Raises `RefusedToken` and `SigningKeysUnavailable`."""
         name = name_of(text)
         if not name:
             raise RefusedToken("malformed")
@@ -217,4 +217,4 @@ def _moment(said: dict[str, Any], name: str) -> int:
     return value
 
 
-__all__ = ["Claims", "KeysUnavailable", "RefusedToken", "Verifier", "is_shaped_like_one", "name_of", "verify"]
+__all__ = ["Claims", "RefusedToken", "SigningKeysUnavailable", "Verifier", "is_shaped_like_one", "name_of", "verify"]

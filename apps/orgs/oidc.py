@@ -20,7 +20,7 @@ from mozilla_django_oidc.utils import import_from_settings
 from apps.orgs import attempts, jwts, sessions
 from apps.orgs.cognito import IdentityProvider, login_provider
 from apps.orgs.identities import NotAdmitted, admit, user_of_subject
-from apps.orgs.jwks import KeysUnavailable
+from apps.orgs.jwks import SigningKeysUnavailable
 from apps.orgs.jwts import Claims, RefusedToken
 from apps.orgs.login_form import TOO_MANY
 from apps.orgs.models import User
@@ -91,7 +91,7 @@ class ProviderBackend(_Backend):
 
     # No name and no password among the parameters: Django asks this backend with a code's companions or not at all.
     def authenticate(self, request: HttpRequest | None, *, nonce: str, code_verifier: str) -> Any:  # type: ignore[override]
-        """Return the person. Raises `LoginRefused`, `NotAdmitted`, `RefusedToken` and `KeysUnavailable`."""
+        """Return the person. Raises `LoginRefused`, `NotAdmitted`, `RefusedToken` and `SigningKeysUnavailable`."""
         if not nonce or not code_verifier:
             raise LoginRefused(BEGIN_AGAIN, "The login was begun without nonce or verifier.")
         return super().authenticate(request, nonce=nonce, code_verifier=code_verifier)
@@ -108,7 +108,7 @@ class ProviderBackend(_Backend):
         return _redeem(provider.token_url, payload)
 
     def verify_token(self, token: Any, **kwargs: Any) -> Claims:
-        """Return what the ID token says. Raises `RefusedToken` and `KeysUnavailable`."""
+        """Return what the ID token says. Raises `RefusedToken` and `SigningKeysUnavailable`."""
         claims = jwts.verify(token if isinstance(token, str) else "")
         if claims.use != "id":
             raise RefusedToken("wrong token_use")
@@ -184,7 +184,7 @@ class Callback(_CallbackView):
             return self.refuse(error)
         except RefusedToken as error:
             return self.refuse(LoginRefused(BEGIN_AGAIN, f"The provider's token is refused: {error.reason}."))
-        except KeysUnavailable:
+        except SigningKeysUnavailable:
             return self.refuse(_unreachable())
 
     def redeem(self, request: HttpRequest) -> HttpResponse:

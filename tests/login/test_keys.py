@@ -7,7 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from apps.orgs import jwks
-from apps.orgs.jwks import HOLD_SECONDS, INTERVAL_SECONDS, RETRY_SECONDS, KeySet, KeysUnavailable, fetch, parse_keys
+from apps.orgs.jwks import (
+    HOLD_SECONDS,
+    INTERVAL_SECONDS,
+    RETRY_SECONDS,
+    KeySet,
+    SigningKeysUnavailable,
+    fetch,
+    parse_keys,
+)
 from apps.orgs.jwts import RefusedToken
 from tests.login.pool import Clock, jwk, key_server, payload, signed, verifier
 
@@ -45,7 +53,7 @@ def test_without_the_providers_keys_nothing_is_believed_and_it_recovers() -> Non
         believer = verifier(server, keys=clock)
         server.status = 500
         for _ in range(20):
-            with pytest.raises(KeysUnavailable):
+            with pytest.raises(SigningKeysUnavailable):
                 believer.verify(signed())
         assert server.asked == 1
         server.status = 200
@@ -61,10 +69,10 @@ def test_known_keys_hold_while_the_provider_is_away_but_not_for_ever() -> None:
         server.status = 500
         clock.now += HOLD_SECONDS - 1
         assert believer.verify(signed())
-        with pytest.raises(KeysUnavailable):
+        with pytest.raises(SigningKeysUnavailable):
             believer.verify(signed(kid="unknown"))
         clock.now += 1
-        with pytest.raises(KeysUnavailable):
+        with pytest.raises(SigningKeysUnavailable):
             believer.verify(signed())
 
 
@@ -92,7 +100,7 @@ def test_what_is_no_set_of_keys_is_none(body: bytes) -> None:
     with key_server() as server:
         server.body = body
         keys = KeySet(lambda: fetch(server.url))
-        with pytest.raises(KeysUnavailable):
+        with pytest.raises(SigningKeysUnavailable):
             keys.find("first")
 
 
@@ -137,7 +145,7 @@ def test_while_one_asks_for_an_unknown_key_others_are_not_held_up() -> None:
         slow = pool.submit(keys.find, "unknown")
         asking.wait(10)
         assert keys.find("first")
-        with pytest.raises(KeysUnavailable):
+        with pytest.raises(SigningKeysUnavailable):
             keys.find("another")
         answered.set()
         assert slow.result() is None

@@ -9,7 +9,7 @@ from apps.audit import fence
 from apps.orgs import identities, jwts, keys
 from apps.orgs.fencing import scope_of_key
 from apps.orgs.identities import NotAdmitted
-from apps.orgs.jwks import KeysUnavailable
+from apps.orgs.jwks import SigningKeysUnavailable
 from apps.orgs.jwts import RefusedToken
 from apps.orgs.models import ApiKey, Membership, User
 from apps.orgs.rest.errors import Unavailable
@@ -56,7 +56,7 @@ def _find(text: str) -> ApiKey | None:
         return None
     except NotAdmitted as error:
         raise PermissionDenied(str(error)) from error
-    except KeysUnavailable as error:
+    except SigningKeysUnavailable as error:
         raise Unavailable("The identity provider's keys cannot be had. Try again.") from error
 
 
