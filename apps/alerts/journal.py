@@ -71,15 +71,29 @@ class JournalWatch(Recurring):
     def _tell(self, spooled: int) -> None:
         """Send it, unless another process of this server has, or this one has and it has arrived."""
         if self._note is None:
-            self._note, self._send_next = Note(uuid7(), timezone.now(), spooled), 0.0
-            if not self._note.claim():
-                self._note.arrived = True
+            self._note, self._send_next = self._claimed(Note(uuid7(), timezone.now(), spooled))
         if not self._note.arrived and time.monotonic() >= self._send_next:
             self._send_next = time.monotonic() + AGAIN_AFTER
-            message = Message(uuid7(), None, (told_of(self._note.alert()),))
-            outcomes = send([(destination, message) for destination in self._standby])
-            self._note.arrived = any(outcome.arrived for outcome in outcomes)
-            self._note.write()
+            self._note = Note.read() or self._note
+            if not self._note.arrived:
+                self._send(self._note)
+
+    @staticmethod
+    def _claimed(own: "Note") -> "tuple[Note, float]":
+        """Return the note that stands, and when it is this process's turn to send it.
+
+        That of another process is sent by this one later, if nothing has arrived by then: the other may be dead, or
+        have known nobody to tell.
+        """
+        if own.claim():
+            return own, 0.0
+        return Note.read() or own, time.monotonic() + AGAIN_AFTER
+
+    def _send(self, note: "Note") -> None:
+        message = Message(uuid7(), None, (told_of(note.alert()),))
+        outcomes = send([(destination, message) for destination in self._standby])
+        note.arrived = any(outcome.arrived for outcome in outcomes)
+        note.write()
 
 
 @dataclass

@@ -28,6 +28,10 @@ CREATE OR REPLACE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
 CREATE TRIGGER no_room BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION no_room();
 """
+_UNWANTED_ALERT = """
+INSERT INTO audit_alert (id, timestamp, kind, state, topic, title, text, details, due_at)
+VALUES (%s, now(), 'key_expiring', 'raised', %s, 'A title', 'A text', '{}', now()) RETURNING id
+"""
 
 
 class Installation:
@@ -82,8 +86,16 @@ class Installation:
         address = f"{self.server.url}/v1/admin/alert-destinations"
         answer = httpx.post(address, json={**body, "organization": None}, headers=headers)
         answer.raise_for_status()
+        for _ in range(2):  # the first may have ended a turn that began before
+            self._see_a_turn_of_the_teller()
         yield
         httpx.delete(f"{address}/{answer.json()['id']}", headers=headers).raise_for_status()
+
+    def _see_a_turn_of_the_teller(self) -> None:
+        """Wait until it has handed out an alert that nobody wants, after having read who is to hear of the journal."""
+        (alert,) = accounts.read(self.database_url, _UNWANTED_ALERT, uuid4(), str(uuid4()))
+        handed_out = "SELECT 1 FROM audit_alert WHERE id = %s AND told_at IS NOT NULL"
+        wait_until(lambda: accounts.read(self.database_url, handed_out, *alert))
 
     def restart_postgres(self) -> None:
         self.postgres = EmbeddedPostgres(self._database)
