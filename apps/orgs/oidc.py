@@ -89,11 +89,15 @@ class ProviderBackend(_Backend):
     get_settings = staticmethod(setting)
     request: HttpRequest
 
+    def __init__(self) -> None:
+        """Read no settings yet: Django makes a backend for each question about permissions, a hundred times a page."""
+
     # No name and no password among the parameters: Django asks this backend with a code's companions or not at all.
     def authenticate(self, request: HttpRequest | None, *, nonce: str, code_verifier: str) -> Any:  # type: ignore[override]
         """Return the person. Raises `LoginRefused`, `NotAdmitted`, `RefusedToken` and `SigningKeysUnavailable`."""
         if not nonce or not code_verifier:
             raise LoginRefused(BEGIN_AGAIN, "The login was begun without nonce or verifier.")
+        super().__init__()
         return super().authenticate(request, nonce=nonce, code_verifier=code_verifier)
 
     def get_token(self, payload: dict[str, Any]) -> dict[str, Any]:
