@@ -1,6 +1,7 @@
 """The cast of the API's tests: one organization with everyone in it, and an outsider who must see nothing of it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -18,11 +19,17 @@ _CLIENT = Client(raise_request_exception=False)
 
 
 class Api:
-    """A caller of the admin API with one key."""
+    """A caller of the admin API with one key, which is made when it is first needed: few tests need everybody's."""
 
-    def __init__(self, key: str | None, user: User | None = None) -> None:
-        self.key = key
+    def __init__(self, key: str | Callable[[], str] | None, user: User | None = None) -> None:
+        self._key = key
         self.user = user
+
+    @property
+    def key(self) -> str | None:
+        if callable(self._key):
+            self._key = self._key()
+        return self._key
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
@@ -78,8 +85,7 @@ def person(organization: Organization | None, role: Role | None) -> Api:
     user = User.objects.create_user(unique("user"), is_superuser=role is Role.SUPERADMIN)
     if organization and role:
         Membership.objects.create(organization=organization, user=user, role=role.value)
-    issued = keys.issue(user=user, organization=organization, name="of a person")
-    return Api(issued.text, user)
+    return Api(lambda: keys.issue(user=user, organization=organization, name="of a person").text, user)
 
 
 def gather() -> Cast:
@@ -87,7 +93,6 @@ def gather() -> Cast:
     elsewhere = Organization.objects.create(name=unique("Elsewhere"))
     application = Application.objects.create(organization=organization, name="support bot")
     theirs = Application.objects.create(organization=elsewhere, name="their bot")
-    application_key = keys.issue(organization=organization, application=application, name="production")
     return Cast(
         organization=organization,
         application=application,
@@ -98,7 +103,9 @@ def gather() -> Cast:
         outsider=person(elsewhere, Role.ADMIN),
         elsewhere=elsewhere,
         elsewheres_application=theirs,
-        application_key=Api(application_key.text),
+        application_key=Api(
+            lambda: keys.issue(organization=organization, application=application, name="production").text
+        ),
     )
 
 

@@ -132,8 +132,8 @@ def test_every_role_may_ask_about_its_own_organization(governed: Cast, by: str) 
 
 
 def subjects_of(cast: Cast) -> dict[str, str]:
-    key = ApiKey.objects.filter(application=cast.application).first()
-    assert key is not None
+    assert cast.application_key.key
+    key = ApiKey.objects.get(application=cast.application)
     return {"application": str(cast.application.id), "user": str(cast.developer.user.id), "key": str(key.pk)}
 
 

@@ -177,6 +177,7 @@ def test_entries_come_newest_first_in_pages(cast: Cast) -> None:
 
 def test_a_longer_page_costs_no_more_queries(cast: Cast) -> None:
     counts = []
+    assert cast.auditor.key
     for _ in range(2):
         for _ in range(5):
             recorded(cast)

@@ -73,6 +73,7 @@ def test_an_admin_does_not_change_users(cast: Cast) -> None:
 
 
 def test_a_superadmin_makes_a_superadmin_but_not_of_one_whose_keys_others_know(cast: Cast) -> None:
+    assert cast.developer.key
     address = f"users/{cast.developer.user.id}"
     error = error_of(cast.superadmin.patch(address, {"is_superadmin": True}), 400, "INVALID_REQUEST")
     assert error["param"] == "is_superadmin"
