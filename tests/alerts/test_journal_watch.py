@@ -40,7 +40,7 @@ def spool(tmp_path: Path, settings: Any) -> Path:
 
 def a_watch(spooling: Spooling | None = None) -> JournalWatch:
     """Return one that knows whom to tell, and has looked once."""
-    watch = JournalWatch(0, cast(Journal, spooling or Spooling()))
+    watch = JournalWatch(0, cast("Journal", spooling or Spooling()))
     watch.catch_up()
     watch.work()
     return watch

@@ -47,7 +47,11 @@ def forget() -> None:
 
 @pytest.fixture
 def kms(aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of KMS, which this process uses too; what was wrapped by it is wrapped by the ring again afterwards."""
+    """A client of KMS, which this process uses too.
+
+    What was wrapped by it is wrapped by the ring again afterwards; what a test made unreadable goes, since other files'
+    tests encrypt everything anew.
+    """
     for name, value in {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -60,6 +64,9 @@ def kms(aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
     forget()
     rotate()
+    unreadable = DataKey.objects.filter(wrapped_by__startswith="kms:")
+    ProviderCredential.objects.filter(data_key__in=unreadable).delete()
+    unreadable.delete()
     forget()
 
 
