@@ -18,7 +18,7 @@ MAX_TOKENS = 10**9
 
 _OPTIONAL_TEXT = (str, type(None))
 _FLAG, _TEXT, _OBJECT = ((bool,), "true or false"), ((str,), "a text"), ((dict,), "an object")
-_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+PASSED_ON: dict[str, tuple[tuple[type, ...], str]] = {
     "logprobs": _FLAG,
     "store": _FLAG,
     "parallel_tool_calls": _FLAG,
@@ -38,6 +38,13 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "modalities": ((list,), "a list of texts"),
 }
 """Fields of OpenAI's that go on as they are. A wrong type is refused here, in the same words for every provider."""
+WHOLE_NUMBERS = (
+    ("n", 1, MAX_CHOICES),
+    ("max_tokens", 1, MAX_TOKENS),
+    ("max_completion_tokens", 1, MAX_TOKENS),
+    ("top_logprobs", 0, 1000),
+)
+NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 @dataclass(slots=True)
@@ -136,16 +143,11 @@ def _check_content(content: Any, where: str) -> None:
 
 
 def _check_numbers(body: Body) -> None:
-    for name, least, most in (
-        ("n", 1, MAX_CHOICES),
-        ("max_tokens", 1, MAX_TOKENS),
-        ("max_completion_tokens", 1, MAX_TOKENS),
-        ("top_logprobs", 0, 1000),
-    ):
+    for name, least, most in WHOLE_NUMBERS:
         value = body.get(name)
         if value is not None and (type(value) is not int or not least <= value <= most):
             raise InvalidRequest(f"'{name}' must be a whole number from {least} to {most}.", param=name)
-    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
+    for name in NUMBERS:
         value = body.get(name)
         if value is not None and type(value) not in (int, float):
             raise InvalidRequest(f"'{name}' must be a number.", param=name)
@@ -167,9 +169,9 @@ def _check_lists(body: Body) -> None:
 
 def _check_types(body: Body) -> None:
     for name, value in body.items():
-        if value is None or name not in _TYPES:
+        if value is None or name not in PASSED_ON:
             continue
-        types, wanted = _TYPES[name]
+        types, wanted = PASSED_ON[name]
         if type(value) not in types:
             raise InvalidRequest(f"'{name}' must be {wanted}.", param=name)
     for number, tool in enumerate(body.get("tools") or ()):

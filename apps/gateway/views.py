@@ -11,35 +11,25 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from apps.audit.models import Status
 from apps.gateway.asgi import check_length, too_large
+from apps.gateway.description import (
+    CHAT_ANSWERS,
+    CHAT_HEADERS,
+    CHAT_REQUEST,
+    MODEL_ANSWERS,
+    MODEL_LIST_ANSWERS,
+)
 from apps.gateway.errors import InvalidRequest
 from apps.gateway.pipeline import Answer
 from apps.gateway.runtime import BACKGROUND
 from apps.gateway.streaming import AnswerStream
 
 _READ_BYTES = 65_536
-_ANSWERS = {
-    200: OpenApiResponse(OpenApiTypes.OBJECT, description="The answer, in OpenAI's shape."),
-    **{
-        status: OpenApiResponse(OpenApiTypes.OBJECT, description=text)
-        for status, text in (
-            (400, "The request is wrong, or a guardrail blocks it."),
-            (401, "No valid API key."),
-            (403, "A policy does not allow it."),
-            (404, "No such model."),
-            (429, "A rate limit or a budget is used up."),
-            (502, "The provider failed."),
-            (503, "The gateway cannot keep its promises right now."),
-            (504, "The provider did not answer in time."),
-        )
-    },
-}
 
 
 class WsgiRequest:
@@ -109,8 +99,9 @@ class ChatCompletions(APIView):
     @extend_schema(
         operation_id="chat_completions",
         summary="Create a chat completion",
-        request={"application/json": OpenApiTypes.OBJECT},
-        responses=_ANSWERS,
+        parameters=CHAT_HEADERS,
+        request={"application/json": CHAT_REQUEST},
+        responses=CHAT_ANSWERS,
         tags=["inference"],
     )
     def post(self, request: Request) -> HttpResponseBase:
@@ -122,7 +113,7 @@ class ChatCompletions(APIView):
 class Models(APIView):
     """The models a caller may use."""
 
-    @extend_schema(operation_id="list_models", summary="List models", responses=_ANSWERS, tags=["inference"])
+    @extend_schema(operation_id="list_models", summary="List models", responses=MODEL_LIST_ANSWERS, tags=["inference"])
     def get(self, request: Request) -> HttpResponseBase:
         """List the models that exist and that the caller's policies allow."""
         pipeline = BACKGROUND.runtime().pipeline
@@ -132,7 +123,9 @@ class Models(APIView):
 class Model(APIView):
     """One model."""
 
-    @extend_schema(operation_id="retrieve_model", summary="Retrieve a model", responses=_ANSWERS, tags=["inference"])
+    @extend_schema(
+        operation_id="retrieve_model", summary="Retrieve a model", responses=MODEL_ANSWERS, tags=["inference"]
+    )
     def get(self, request: Request, model: str) -> HttpResponseBase:
         """Describe a model that exists and that the caller's policies allow; any other is not found."""
         pipeline = BACKGROUND.runtime().pipeline

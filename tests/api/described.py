@@ -80,15 +80,15 @@ class Document:
         needed = {name: one for name, one in fields.items() if name in schema.get("required", [])}
         return st.fixed_dictionaries(needed, optional={name: one for name, one in fields.items() if name not in needed})
 
-    def complaint(self, operation: Operation, status: int, body: Any) -> str:
-        """Return what is wrong with an answer as the document has it, or nothing."""
+    def complaint(self, operation: Operation, status: int, body: Any, kind: str = "application/json") -> str:
+        """Return what is wrong with an answer, or an event of one, as the document has it, or nothing."""
         answer = operation.about["responses"].get(str(status))
         if answer is None:
             return f"the status {status} is not described"
         content = answer.get("content")
         if content is None:
             return "" if body is None else "an answer without a body has one"
-        schema = self._strict(content["application/json"]["schema"])
+        schema = self._strict(content[kind]["schema"])
         problems = jsonschema.Draft202012Validator(schema, format_checker=_FORMATS).iter_errors(body)
         return "; ".join(f"{problem.json_path}: {problem.message[:200]}" for problem in problems)
 
