@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -20,7 +21,7 @@ from apps.audit.models import Alert
 from apps.orgs.encryption import DecryptionError
 from apps.orgs.models import Organization
 from apps.orgs.rest.errors import Conflict
-from apps.orgs.rest.fields import Choice, ObjectSerializer, Reference, Text
+from apps.orgs.rest.fields import Choice, ObjectSerializer, Readable, Reference, Text
 from apps.orgs.rest.filters import Filter, as_flag, choice
 from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.views import Collection, Listing
@@ -43,6 +44,8 @@ class DestinationSerializer(ObjectSerializer[Destination]):
         help_text="Of a webhook. Of Slack as well, but never shown: it is a secret.",
     )
 
+    readable = Readable()
+
     class Meta(ObjectSerializer.Meta):
         model = Destination
         fields: ClassVar[list[str]] = [
@@ -54,6 +57,7 @@ class DestinationSerializer(ObjectSerializer[Destination]):
             "recipients",
             "url",
             "last_four",
+            "readable",
             "is_active",
             "created_at",
         ]
@@ -107,6 +111,10 @@ class DestinationCollection(Collection[Destination]):
         "channel": choice("channel", *Destination.Channel.values),
         "is_active": Filter("is_active", as_flag),
     }
+
+    def get_queryset(self) -> "QuerySet[Destination]":
+        """Return them with the keys by which their secrets are read."""
+        return super().get_queryset().select_related("data_key")
 
     @extend_schema(responses={201: NewDestinationSerializer})
     def create(self, request: Request) -> Response:

@@ -22,7 +22,7 @@ from apps.orgs import keys
 from apps.orgs.admins import LAST_ADMIN, loses_its_admins, only_admin_of, said_of
 from apps.orgs.models import ApiKey, Application, Membership, Organization, ProviderCredential, User
 from apps.orgs.rest.errors import Conflict, model_rules
-from apps.orgs.rest.fields import Choice, Flag, ObjectSerializer, Reference, Text, Whole
+from apps.orgs.rest.fields import Choice, Flag, ObjectSerializer, Readable, Reference, Text, Whole
 from apps.orgs.rest.filters import Filter, as_flag, as_text, choice
 from apps.orgs.rest.idempotency import once
 from apps.orgs.rest.views import Collection, json_object
@@ -474,6 +474,7 @@ class CredentialSerializer(ObjectSerializer[ProviderCredential]):
 
     organization = Reference(Organization, required=False, allow_null=True, help_text="None: for all organizations.")
     secret = Text(write_only=True, required=False, trim_whitespace=False)
+    readable = Readable()
     base_url = Text(required=False, allow_blank=True, max_length=500, help_text="Empty: the vendor's own address.")
 
     class Meta(ObjectSerializer.Meta):
@@ -486,6 +487,7 @@ class CredentialSerializer(ObjectSerializer[ProviderCredential]):
             "base_url",
             "secret",
             "last_four",
+            "readable",
             "is_active",
             "created_at",
         ]
@@ -534,6 +536,10 @@ class CredentialCollection(Collection[ProviderCredential]):
         "provider": choice("provider", *ProviderCredential.Provider.values),
         "is_active": Filter("is_active", as_flag),
     }
+
+    def get_queryset(self) -> "QuerySet[ProviderCredential]":
+        """Return them with the keys by which their secrets are read."""
+        return super().get_queryset().select_related("data_key")
 
     def add(self, values: dict[str, Any]) -> tuple[ProviderCredential, dict[str, str]]:
         """Store a credential, its secret encrypted, with the record."""

@@ -1,7 +1,9 @@
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from apps.audit.models import ChangeRecord
 from apps.orgs.models import ProviderCredential
@@ -24,6 +26,25 @@ def test_a_secret_is_kept_encrypted_and_shown_by_its_last_characters(cast: Cast)
     assert SECRET not in row.encrypted_secret
     shown = [cast.admin.get(path).content.decode() for path in ("provider-credentials", "changes")]
     assert all(SECRET not in text and row.encrypted_secret not in text for text in shown)
+
+
+def test_a_secret_that_cannot_be_decrypted_is_shown_as_such_until_it_is_given_anew(cast: Cast) -> None:
+    made = cast.admin.made("provider-credentials", body_of(cast))
+    address = f"provider-credentials/{made['id']}"
+    ProviderCredential.objects.filter(pk=made["id"]).update(encrypted_secret="another row's")
+    listed = cast.admin.get("provider-credentials").json()["results"]
+    assert [made["readable"], cast.admin.get(address).json()["readable"], listed[0]["readable"]] == [True, False, False]
+    assert cast.admin.patch(address, {"secret": SECRET}).json()["readable"] is True
+
+
+def test_a_longer_list_of_credentials_costs_no_more_queries(cast: Cast) -> None:
+    counts = []
+    for _ in range(2):
+        cast.admin.made("provider-credentials", body_of(cast))
+        with CaptureQueriesContext(connection) as queries:
+            assert cast.admin.get("provider-credentials").status_code == 200
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
 
 
 def test_a_new_secret_leaves_a_record_of_the_fact(cast: Cast) -> None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import httpx
 import pytest
 from django.test import Client, override_settings
 
 from apps.gateway.runtime import BACKGROUND
 from tests.aws.conftest import Tenant
+from tests.services.server import ServerProcess, fresh_database
 
 REGION = "eu-central-1"
 PASSWORD = "Long-enough-1!"
@@ -82,6 +85,35 @@ def place(tenant: Tenant, role: str = "developer") -> dict[str, str]:
         "custom:appId": str(tenant.application.pk),
         "custom:userRole": role,
     }
+
+
+def test_the_plain_server_takes_tokens_and_records_whose_they_are(pool: Pool, aws: str, tmp_path: Path) -> None:
+    environment: dict[str, str | None] = {
+        "COGNITO_USER_POOL_ID": pool.id,
+        "COGNITO_CLIENT_ID": pool.client_id,
+        "AWS_ENDPOINT_URL": aws,
+        "DATABASE_URL": fresh_database(),
+    }
+    server = ServerProcess(tmp_path, environment).start()
+    try:
+        claims = {"custom:orgId": server.demo["organization"], "custom:userRole": "auditor"}
+        tokens = pool.tokens(**claims)
+
+        def get(path: str, token: str) -> httpx.Response:
+            return httpx.get(f"{server.url}/v1/{path}", headers={"authorization": f"Bearer {token}"}, timeout=30)
+
+        for kind in ("id", "access"):
+            headers = {"authorization": f"Bearer {tokens[kind]}"}
+            answer = httpx.post(f"{server.url}/v1/chat/completions", json=BODY, headers=headers, timeout=30)
+            assert answer.status_code == 200, answer.text
+        listed = get("admin/audit-logs", tokens["access"]).json()["results"]
+        assert len({entry["user"] for entry in listed[:2]}) == 1
+        assert listed[0]["user"] is not None
+        forged = tokens["id"][:-8] + "AAAAAAAA"
+        for token in (tokens["refresh"], forged):
+            assert [get(path, token).status_code for path in ("models", "admin/audit-logs")] == [401, 401]
+    finally:
+        server.stop()
 
 
 def call(token: str) -> int:

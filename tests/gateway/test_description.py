@@ -17,9 +17,7 @@ DOCUMENT = Document({"components": {"schemas": {}}, "paths": {}})
 PARTS = st.fixed_dictionaries({"type": st.sampled_from(["text", "image_url"]), "text": LINE})
 KNOWN = {
     "messages": st.lists(
-        st.fixed_dictionaries(
-            {"role": st.sampled_from(["user", "tool"]), "content": st.one_of(LINE, st.lists(PARTS))}
-        ),
+        st.fixed_dictionaries({"role": st.sampled_from(["user", "tool"]), "content": st.one_of(LINE, st.lists(PARTS))}),
         min_size=1,
         max_size=3,
     ),

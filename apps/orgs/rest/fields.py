@@ -98,6 +98,14 @@ _STRICT: dict[type[serializers.Field[Any, Any, Any, Any]], type[serializers.Fiel
 }
 
 
+class Readable(serializers.BooleanField):
+    """Whether an object's stored secret can be decrypted; for the method ``readable`` of `HoldsSecrets`."""
+
+    def __init__(self, **options: Any) -> None:
+        text = "Whether the stored secret can be decrypted: false, give it anew. Null: the key service does not answer."
+        super().__init__(**{"read_only": True, "allow_null": True, "help_text": text, **options})
+
+
 class ObjectSerializer(serializers.ModelSerializer[M]):
     """An object of the API.
 
