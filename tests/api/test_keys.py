@@ -63,6 +63,7 @@ def test_an_admin_does_not_gain_a_superadmins_role_with_a_key(cast: Cast) -> Non
     both = person(cast.organization, Role.ADMIN)
     both.user.is_superuser = True
     both.user.save()
+    assert both.key
     key = ApiKey.objects.get(user=both.user)
     body = {"user": str(both.user.id), "organization": str(cast.organization.id), "name": "k"}
     error_of(cast.admin.post("keys", body), 403, "FORBIDDEN")

@@ -29,6 +29,7 @@ def membership(cast: Cast, api: Api) -> Membership:
 def test_who_is_no_admin_makes_and_renews_keys_of_themselves_alone(cast: Cast, caller: str) -> None:
     api = cast.by_role(caller)
     for owner in ("superadmin", "admin", "developer", "auditor"):
+        assert cast.by_role(owner).key
         body = {"user": str(cast.by_role(owner).user.id), "organization": str(cast.organization.id), "name": "k"}
         assert (api.post("keys", body).status_code == 201) is (owner == caller), owner
         theirs = ApiKey.objects.filter(user=cast.by_role(owner).user).order_by("pk")[0]
