@@ -68,6 +68,8 @@ SCREENS = (
     Screen("delete-policy", "policies/policy/{policy}/delete/"),
     Screen("organization", "orgs/organization/{organization}/change/"),
     Screen("budgets", "policies/budget/", dark=True),
+    Screen("alerts", "audit/alert/", height=560),
+    Screen("alert-destination", "alerts/destination/{destination}/change/", height=900),
     Screen("changes", "policies/policy/{policy}/history/", person="auditor"),
     Screen("nothing-yet", "gateway/modelroute/?q=nothing"),
     Screen("no-such-page", "there/is/nothing/here/"),

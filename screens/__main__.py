@@ -8,6 +8,8 @@ from typing import Any
 
 from screens import SCREENS, Screen
 from tests.services import plugin  # starts PostgreSQL and Redis, and sets the environment
+from tests.services.mail_server import MailServer
+from tests.services.receiver import Receiver
 from tests.services.server import ROOT, ServerProcess
 
 FOLDER = ROOT / "docs" / "screens"
@@ -28,13 +30,14 @@ def take(chosen: list[Screen], folder: Path) -> int:
     import django
 
     django.setup()
-    server = ServerProcess(folder).start()
-    try:
-        from screens import lively
+    with Receiver() as hook, MailServer() as mails:
+        server = ServerProcess(folder, {"EMAIL_URL": mails.url, "ALERT_SECONDS": "0.5"}).start()
+        try:
+            from screens import lively
 
-        too_large = shoot(chosen, server.url, lively.build(server.url, server.demo))
-    finally:
-        server.stop()
+            too_large = shoot(chosen, server.url, lively.build(server.url, server.demo, hook.url))
+        finally:
+            server.stop()
     for name in too_large:
         print(f"{name} is larger than {MOST_BYTES // 1000} KB.", file=sys.stderr)
     return 1 if too_large else 0

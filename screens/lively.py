@@ -5,6 +5,7 @@ are copies of today's with earlier times: no door makes the past.
 """
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from django.utils import timezone
 
 DAYS = 14
 A_DAY = 90
@@ -36,7 +38,18 @@ POLICIES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
         "Support assistant",
     ),
     ("Company budget", "cost_cap", {"limit_usd": "25.00", "per": "month", "alert_at": [1, 50, 80]}, ""),
-    ("Support budget", "cost_cap", {"limit_usd": "0.60", "per": "day", "fit": "clamp"}, "Support assistant"),
+    (
+        "Support budget",
+        "cost_cap",
+        {"limit_usd": "0.60", "per": "day", "fit": "clamp"},
+        "Support assistant",
+    ),
+    (
+        "Pilot budget",
+        "cost_cap",
+        {"limit_usd": "0.05", "per": "month", "hard": False, "alert_at": [50, 80]},
+        "Contract review",
+    ),
     ("Fair use", "rate_limit", {"requests": 600, "per": "minute"}, ""),
     ("Search in bursts", "rate_limit", {"requests": 12, "per": "minute", "concurrent": 8}, "Product search"),
     ("Short answers", "request_limits", {"max_output_tokens": 2000}, "Product search"),
@@ -55,6 +68,7 @@ class Lively:
     key: str = ""
     policy: str = ""
     refused: str = ""
+    destination: str = ""
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -69,22 +83,30 @@ class Api:
         answer.raise_for_status()
         return dict(answer.json())
 
+    def made_of(self, collection: str, row: str, action: str) -> None:
+        self._http.post(f"/{collection}/{row}/{action}").raise_for_status()
+
     def listed(self, collection: str, **query: str) -> list[dict[str, Any]]:
         answer = self._http.get(f"/{collection}", params=query)
         answer.raise_for_status()
         return list(answer.json()["results"])
 
 
-def build(base: str, demo: dict[str, Any]) -> Lively:
-    """Make the organization on the server at ``base``; ``demo`` is what its first run described."""
+def build(base: str, demo: dict[str, Any], hook: str) -> Lively:
+    """Make the organization on the server at ``base``; ``demo`` is what its first run described.
+
+    ``hook`` is the address that alerts are posted to.
+    """
     api = Api(base, demo["admin_api_key"])
     superadmin = next(user for user in demo["users"] if user["role"] == "superadmin")
     lively = Lively({"superadmin": (superadmin["username"], superadmin["password"])})
     _configure(api, lively)
+    _have_alerts_sent(api, lively, hook)
     _ask(base, lively)
     refused = api.listed("audit-logs", organization=lively.organization, status="blocked")
     lively.refused = next(one["id"] for one in refused if one["error_code"] == "SECRET_DETECTED")
     _yesterdays(UUID(lively.organization))
+    _wait_for_alerts(lively)
     return lively
 
 
@@ -114,6 +136,34 @@ def _configure(api: Api, lively: Lively) -> None:
         )
         lively.policy = lively.policy or made["id"]
     _people(lively)
+
+
+def _have_alerts_sent(api: Api, lively: Lively, hook: str) -> None:
+    """Have them sent to two places, and let one key be about to expire."""
+    from apps.orgs.models import ApiKey
+
+    kinds = ["budget_threshold", "key_expiring", "provider_down"]
+    mail = {"name": "Finance", "channel": "email", "recipients": ["finance@example.com"], "kinds": kinds[:1]}
+    webhook = {"name": "On call", "channel": "webhook", "url": hook, "kinds": kinds}
+    for body in (mail, webhook):
+        made = api.made("alert-destinations", organization=lively.organization, **body)
+        api.made_of("alert-destinations", made["id"], "test")
+        lively.destination = lively.destination or made["id"]
+    now = timezone.now()
+    key = ApiKey.objects.get(pk=lively.key)
+    key.created_at, key.expires_at = now - timedelta(days=80), now + timedelta(days=10)
+    key.save(update_fields=["created_at", "expires_at"])
+
+
+def _wait_for_alerts(lively: Lively) -> None:
+    """Wait until the server has told of a budget and of the key, which it looks for once a minute."""
+    from apps.audit.models import Alert
+
+    told = Alert.objects.filter(organization_id=lively.organization).exclude(told_at=None)
+    until = time.monotonic() + 90
+    while {"budget_threshold", "key_expiring"} - set(told.values_list("kind", flat=True)) and time.monotonic() < until:
+        time.sleep(1)
+    time.sleep(2)  # what was handed out is being sent
 
 
 def _people(lively: Lively) -> None:
