@@ -40,6 +40,8 @@ class Dialect(NamedTuple):
     hour: str
     day: str
     day_of_hour: str
+    week_of_hour: str
+    """The day of the week's Monday."""
     refused_by: str
     """The id of the first policy among the reasons that refused a request; nothing where none did."""
     refused_by_name: str
@@ -54,6 +56,7 @@ _POSTGRES = Dialect(
     hour="date_trunc('hour', {r}.timestamp, 'UTC')",
     day="({r}.timestamp AT TIME ZONE 'UTC')::date",
     day_of_hour="(hour AT TIME ZONE 'UTC')::date",
+    week_of_hour="date_trunc('week', hour AT TIME ZONE 'UTC')::date",
     refused_by="CASE WHEN {r}.status = 'blocked' THEN COALESCE(jsonb_path_query_first({r}.reasons,"
     " '$[*] ? (@.enforced == true)') ->> 'policy_id', '') ELSE '' END",
     refused_by_name="CASE WHEN {r}.status = 'blocked' THEN COALESCE(jsonb_path_query_first({r}.reasons,"
@@ -67,6 +70,7 @@ _SQLITE = Dialect(
     hour="strftime('%%Y-%%m-%%d %%H:00:00', {r}.timestamp)",
     day="substr({r}.timestamp, 1, 10)",
     day_of_hour="substr(hour, 1, 10)",
+    week_of_hour="date(substr(hour, 1, 10), 'weekday 0', '-6 days')",
     refused_by="CASE WHEN {r}.status = 'blocked' THEN COALESCE((SELECT json_extract(e.value, '$.policy_id')"
     " FROM json_each({r}.reasons) e WHERE json_extract(e.value, '$.enforced') ORDER BY e.key LIMIT 1), '')"
     " ELSE '' END",
@@ -184,18 +188,33 @@ def days_of_chunk() -> str:
     return _add("audit_usageday", "day", dialect().day_of_hour)
 
 
-def slices_of_chunk(dimension: str) -> str:
-    """Return the statement that adds the chunk to its slices by a dimension."""
-    day, name = dialect().day_of_hour, {**NAMED, "policy_id": "policy_name"}.get(dimension)
-    columns = (*TAG_SUMS, *COLUMNS)
+_SLICE = ", ".join(("organization_id", "days", "day", "dimension", "key", "name", *TAG_SUMS, *COLUMNS))
+
+
+def slices_of_chunk(dimension: str, days: int) -> str:
+    """Return the statement that adds the chunk to its slices by a dimension, of days (1) or of weeks (7)."""
+    first, name = {1: dialect().day_of_hour, 7: dialect().week_of_hour}[days], {**NAMED, "policy_id": "policy_name"}
     table, key = "audit_usageslice", f"COALESCE(CAST({dimension} AS text), '')"
     return (
-        f"INSERT INTO {table} (organization_id, day, dimension, key, name, {', '.join(columns)})"
-        f" SELECT organization_id, {day}, '{dimension}', {key}, {f'MAX({name})' if name else chr(39) * 2},"
+        f"INSERT INTO {table} ({_SLICE})"
+        f" SELECT organization_id, {days}, {first}, '{dimension}', {key},"
+        f" {f'MAX({name[dimension]})' if dimension in name else chr(39) * 2},"
         f" {', '.join(by_status('NULL'))} FROM usage_chunk WHERE {ONLY.get(dimension, '1 = 1')}"
-        f" GROUP BY organization_id, {day}, {dimension}"
-        f" ON CONFLICT (organization_id, day, dimension, key) DO UPDATE SET name = excluded.name, {_added(table)},"
-        f" blocked = {table}.blocked + excluded.blocked, errors = {table}.errors + excluded.errors"
+        f" GROUP BY organization_id, {first}, {dimension}"
+        f" ON CONFLICT (organization_id, days, day, dimension, key) DO UPDATE SET name = excluded.name,"
+        f" {_added(table)}, blocked = {table}.blocked + excluded.blocked, errors = {table}.errors + excluded.errors"
+    )
+
+
+def slices_of_week() -> str:
+    """Return the statement that makes a week's slices of its days'; its parameters: the Monday, three times."""
+    sums = [summed(name) for name in TAG_SUMS] + [summed(name, "NULL") for name in COLUMNS]
+    end = "CAST(%s AS date) + 7" if connection.vendor == "postgresql" else "date(%s, '+7 days')"
+    first = "CAST(%s AS date)" if connection.vendor == "postgresql" else "%s"
+    return (
+        f"INSERT INTO audit_usageslice ({_SLICE})"
+        f" SELECT organization_id, 7, {first}, dimension, key, MAX(name), {', '.join(sums)} FROM audit_usageslice"
+        f" WHERE days = 1 AND day >= {first} AND day < {end} GROUP BY organization_id, dimension, key"
     )
 
 

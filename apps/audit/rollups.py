@@ -13,6 +13,7 @@ on. So nothing is counted twice, whenever it ends, and two that try at once do n
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -186,8 +187,8 @@ def _count(condition: str, parameters: list[Any]) -> int:
             cursor.execute(rollup_sql.series_of_chunk(), [])
             cursor.execute(rollup_sql.hours_of_chunk(), [])
             cursor.execute(rollup_sql.days_of_chunk(), [])
-            for dimension in rollup_sql.DIMENSIONS:
-                cursor.execute(rollup_sql.slices_of_chunk(dimension), [])
+            for dimension, days in product(rollup_sql.DIMENSIONS, (1, 7)):
+                cursor.execute(rollup_sql.slices_of_chunk(dimension, days), [])
     return counted
 
 
@@ -237,14 +238,22 @@ def _count_again(day: date, before: UUID) -> None:
     end = start + timedelta(days=1)
     UsageHour.objects.filter(hour__gte=start, hour__lt=end).delete()
     UsageDay.objects.filter(day=day).delete()
-    UsageSlice.objects.filter(day=day).delete()
+    UsageSlice.objects.filter(days=1, day=day).delete()
     TagDay.objects.filter(day=day).delete()
     within = "r.id >= %s AND r.id < %s AND r.timestamp >= %s AND r.timestamp < %s"
     bounds: list[Any] = [first_id_at(start - ID_SLACK), min(before, first_id_at(end + ID_SLACK)), start, end]
     _count(within, bounds)
+    _add_up_week(day - timedelta(days=day.weekday()))
     _count_tags(within, bounds, "r.id < COALESCE(k.counted_before, %s)", [before])
     counted = RequestRecord.objects.filter(id__gte=bounds[0], id__lt=bounds[1], timestamp__gte=start, timestamp__lt=end)
     LateRecord.objects.filter(id__in=counted.filter(id__in=LateRecord.objects.values("id")).values("id")).delete()
+
+
+def _add_up_week(monday: date) -> None:
+    """Make a week's slices anew, of its days'."""
+    UsageSlice.objects.filter(days=7, day=monday).delete()
+    with connection.cursor() as cursor:
+        cursor.execute(rollup_sql.slices_of_week(), rollup_sql.bound([monday] * 3))
 
 
 def _first_day() -> date | None:

@@ -214,10 +214,12 @@ class _Cut:
 
     taken: str
     by: str
+    in_weeks: bool
+    """Whether a whole week need not be told by its days."""
 
 
-_BY_KEY = _Cut("u.dimension, u.key, MAX(u.name) AS name", "u.dimension, u.key")
-_BY_DAY = _Cut("u.day AS bucket", "u.day")
+_BY_KEY = _Cut("u.dimension, u.key, MAX(u.name) AS name", "u.dimension, u.key", in_weeks=True)
+_BY_DAY = _Cut("u.day AS bucket", "u.day", in_weeks=False)
 
 
 def _of_slices(
@@ -226,14 +228,28 @@ def _of_slices(
     """Return the groups of whole days."""
     if days is None:
         return "", []
+    within = _weeks_and_days(*days) if cut.in_weeks else _Rows("u.days = 1 AND u.day >= %s AND u.day < %s", [*days])
     own, parameters = _of_organizations("u", scope)
     wanted = sorted(set(dimensions))
     sums = ", ".join(f"{rollup_sql.summed(f'u.{name}')} AS {name}" for name in (*TAG_SUMS, *COLUMNS))
     statement = (
-        f"SELECT {cut.taken}, {sums} FROM audit_usageslice u WHERE u.day >= %s AND u.day < %s"
+        f"SELECT {cut.taken}, {sums} FROM audit_usageslice u WHERE ({within.statement})"
         f" AND u.dimension IN ({', '.join(['%s'] * len(wanted))}){own} GROUP BY {cut.by}"
     )
-    return statement, [*days, *wanted, *parameters]
+    return statement, [*within.parameters, *wanted, *parameters]
+
+
+def _weeks_and_days(first: date, end: date) -> _Rows:
+    """Return the condition for the slices of the whole weeks of a period, and of the days that are left."""
+    monday = first + timedelta(days=-first.weekday() % 7)
+    last = max(monday, end - timedelta(days=end.weekday()))
+    if monday >= end:
+        return _Rows("u.days = 1 AND u.day >= %s AND u.day < %s", [first, end])
+    return _Rows(
+        "u.days = 7 AND u.day >= %s AND u.day < %s"
+        " OR u.days = 1 AND (u.day >= %s AND u.day < %s OR u.day >= %s AND u.day < %s)",
+        [monday, last, first, monday, last, end],
+    )
 
 
 def _union(parts: Iterable[_Rows]) -> _Rows:

@@ -1,11 +1,15 @@
 """Usage in sums: every number is that of the records, whatever has been summed up, when, and by whom."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +20,16 @@ from django.db import connection, connections, transaction
 
 from apps.audit import rollups, usage
 from apps.audit.latency import BOUNDS_MS, percentile
-from apps.audit.models import CountedTag, LateRecord, RequestRecord, RollupState, TagDay, UsageDay, UsageHour
+from apps.audit.models import (
+    CountedTag,
+    LateRecord,
+    RequestRecord,
+    RollupState,
+    TagDay,
+    UsageDay,
+    UsageHour,
+    UsageSlice,
+)
 from apps.audit.rows import columns_of, insert_rows
 from apps.audit.usage import Period, Scope
 from apps.audit.uuid7 import first_id_at
@@ -24,6 +37,9 @@ from apps.policies.ledger import prove
 from apps.policies.models import Budget, LedgerEntry
 from tests.budgets.test_ledger import spend
 from tests.gateway.house import House
+from tests.services import accounts
+from tests.services.database_roles import addresses
+from tests.services.server import ROOT, empty_database
 
 NOW = datetime.now(UTC)
 GROUPINGS = ["application_id", "user_id", "model", "provider", "status", "error_code", "policy_id"]
@@ -184,6 +200,38 @@ def test_numbers_are_those_of_the_records_whatever_has_been_summed_up() -> None:
     assert (sum(n for n, _ in stored), sum(nano for _, nano in stored)) == (len(counted), sum(counted))
 
 
+def test_weeks_are_the_sums_of_their_days_whatever_is_counted_late_or_again() -> None:
+    tenant = Tenant()
+    tenant.make(80, hours=24 * 24)
+    rollups.roll()
+    assert_weeks_exact(tenant)
+    tenant.make(20, hours=24 * 24)
+    rollups.roll()
+    assert_weeks_exact(tenant)
+    weeks = UsageSlice.objects.filter(organization_id=tenant.id, days=7)
+    UsageSlice.objects.filter(pk=weeks.order_by("day")[1].pk).update(requests=7777)
+    for _ in rollups.rebuild((NOW - timedelta(days=24)).date()):
+        pass
+    assert_weeks_exact(tenant)
+
+
+def assert_weeks_exact(tenant: Tenant) -> None:
+    """Periods that begin and end on every day of a week, with whole weeks between and without."""
+    records, midnight = tenant.records(), NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    for days, length in product(range(8, 16), (1, 6, 7, 8, 13)):
+        start = midnight - timedelta(days=days)
+        period = Period(start, min(start + timedelta(days=length), midnight))
+        within = [record for record in records if period.since <= record.timestamp < period.until]
+        sums, groups = usage.breakdown(tenant.scope, period, ["model"])
+        assert said(sums) == plain(within)
+        assert {one.key: said(one.sums) for one in groups["model"]} == grouped(within, lambda record: record.model)
+    sums = Counter[Any](), Counter[Any]()
+    for row in UsageSlice.objects.filter(organization_id=tenant.id):
+        monday = row.day - timedelta(days=row.day.weekday())
+        sums[row.days == 7][monday, row.dimension, row.key] += row.requests
+    assert sums[0] == sums[1]
+
+
 def test_a_writer_that_is_slow_to_commit_is_waited_for_and_counted_once(
     postgres_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,3 +375,26 @@ def test_percentiles_are_read_to_within_two_bounds() -> None:
         assert read is not None
         assert abs(read - exact) / exact < 0.2
     assert percentile([0] * (len(BOUNDS_MS) + 1), 50) is None
+
+
+def test_the_weeks_of_what_was_counted_before_there_were_weeks_are_added_up(postgres_only: None) -> None:
+    url = empty_database()
+    environment = {**os.environ, **addresses(url), "DATABASE_URL": url}
+    environment.pop("WORKER_DATABASE_URL", None)
+
+    def migrate(*to: str) -> None:
+        subprocess.run([sys.executable, "manage.py", "migrate", *to, "-v", "0"], cwd=ROOT, env=environment, check=True)
+
+    migrate("audit", "0006")
+    days = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 8), date(2026, 3, 9)]  # from a Sunday on
+    for day, requests in zip(days, (1, 10, 100, 1000), strict=True):
+        accounts.read(url, _SLICE_OF_A_DAY, uuid4().int % 2**62, UUID(int=7), day, requests)
+    migrate("audit")
+    found = accounts.read(url, "SELECT day, requests, latency_3 FROM audit_usageslice WHERE days = 7 ORDER BY day")
+    assert found == [(date(2026, 2, 23), 1, None), (date(2026, 3, 2), 110, None), (date(2026, 3, 9), 1000, None)]
+
+
+_SLICE_OF_A_DAY = """
+INSERT INTO audit_usageslice (id, organization_id, day, requests, dimension, key, name, tokens_input, tokens_output,
+    cost_nano_usd, blocked, errors) VALUES (%s, %s, %s, %s, 'model', 'a', '', 0, 0, 0, 0, 0)
+"""

@@ -120,15 +120,16 @@ class UsageDay(Measures):
 
 
 class UsageSlice(Measures):
-    """The sums of an organization on one day (UTC) by one value of one dimension, such as one model.
+    """The sums of an organization on one day, or in one week, by one value of one dimension, such as one model.
 
-    What a page shows of a whole organization or of all, without adding up its many series. Latencies are those of
-    successful requests.
+    What a page shows of a whole organization or of all, without adding up its many series. Days are UTC's, and weeks
+    begin with Monday. Latencies are those of successful requests.
     """
 
     id = models.BigAutoField(primary_key=True)
     organization_id = models.UUIDField()
-    day = models.DateField()
+    days = models.PositiveSmallIntegerField(default=1, help_text="1, or 7 for a week.")
+    day = models.DateField(help_text="The first.")
     dimension = models.CharField(max_length=20)
     key = models.CharField(max_length=256, blank=True)
     name = models.CharField(max_length=200, blank=True)
@@ -137,13 +138,15 @@ class UsageSlice(Measures):
 
     class Meta:
         default_permissions = ()
-        indexes = [models.Index(fields=["day"], name="slice_day")]
+        indexes = [models.Index(fields=["days", "day"], name="slice_days")]
         constraints = [
-            models.UniqueConstraint(fields=["organization_id", "day", "dimension", "key"], name="one_slice_of_a_day")
+            models.UniqueConstraint(
+                fields=["organization_id", "days", "day", "dimension", "key"], name="one_slice_of_some_days"
+            )
         ]
 
     def __str__(self) -> str:
-        return f"{self.requests} requests by {self.dimension} {self.key} on {self.day}"
+        return f"{self.requests} requests by {self.dimension} {self.key} in {self.days} days from {self.day}"
 
 
 class CountedTag(models.Model):
