@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.audit.models import RequestRecord
 from apps.audit.usage import Period, Scope, totals
 from apps.audit.uuid7 import first_id_at
-from apps.orgs.admin import GUIDED
+from apps.orgs.admin.shared import GUIDED
 from apps.orgs.models import Application, Organization, User
 from apps.orgs.roles import Action, Role
 from apps.orgs.scoped_admin import user_of

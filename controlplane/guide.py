@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.audit.models import RequestRecord
 from apps.audit.uuid7 import first_id_at
 from apps.gateway.models import ModelRoute
-from apps.orgs.admin import GUIDED
+from apps.orgs.admin.shared import GUIDED
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential, User
 from apps.orgs.roles import Action
 from apps.orgs.scoping import may

@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from apps.gateway.providers.base import UpstreamError
-from apps.orgs.admin import ApiKeyAdmin, ProviderCredentialAdmin, listed
+from apps.orgs.admin.credentials import ProviderCredentialAdmin, listed
+from apps.orgs.admin.keys import ApiKeyAdmin
 from apps.orgs.encryption import KeysUnavailable
 from apps.orgs.models import ApiKey, Application, Organization, ProviderCredential
 from apps.orgs.naming import HIDES, hides_something
