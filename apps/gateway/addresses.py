@@ -6,7 +6,6 @@ only public addresses are reached, unless the operator said otherwise, and over 
 
 import ipaddress
 import re
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -164,21 +163,3 @@ def check_entered(url: str, allowed_networks: Sequence[IPNetwork] = ()) -> None:
         raise refused("The provider's URL must start with https://.")
     if location.literal:
         check_addresses([location.literal], rule, allowed_networks)
-
-
-def check_address(url: str, allowed_networks: Sequence[IPNetwork] = ()) -> None:
-    """Check a base URL as it is entered. Blocks while the host is resolved; every call checks again when it connects.
-
-    Raises `UpstreamError`: ADDRESS where the gateway would not connect to it, CONNECT where its host has no address.
-    """
-    location = locate(url)
-    addresses = [location.literal] if location.literal else _resolve(location)
-    check_addresses(addresses, location.rule(trusted=False), allowed_networks)
-
-
-def _resolve(location: Location) -> list[IPAddress]:
-    try:
-        found = socket.getaddrinfo(location.host, location.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise UpstreamError(Fault.CONNECT, "The provider's host name has no address.") from None
-    return [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found]

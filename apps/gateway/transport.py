@@ -24,11 +24,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 
 from apps.gateway import simulated as origin
-from apps.gateway.addresses import AddressRule, IPNetwork, check_address, check_addresses, locate, refused
+from apps.gateway.addresses import AddressRule, IPNetwork, check_addresses, locate, refused
 from apps.gateway.event_stream import EventDecoder
 from apps.gateway.providers.base import Fault, UpstreamError, UpstreamRequest
 
-__all__ = ["Limits", "Timeouts", "Transport", "UpstreamResponse", "check_address"]
+__all__ = ["Limits", "Timeouts", "Transport", "UpstreamResponse"]
 
 _USER_AGENT = "llm-control-plane"
 _DNS_CACHE_SECONDS = 30
