@@ -4,7 +4,11 @@ from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
 from apps.alerts.api import AlertListing, DeliveryListing, DestinationCollection
-from apps.audit.api import ChangeListing, ExportListing, RecordListing, SavedSearchCollection, Usage
+from apps.audit.api.changes import ChangeListing
+from apps.audit.api.exports import ExportListing
+from apps.audit.api.records import RecordListing
+from apps.audit.api.searches import SavedSearchCollection
+from apps.audit.api.usage import Usage
 from apps.gateway.api import EffectivePolicies, PolicyEvaluation, RouteCollection
 from apps.orgs.api import (
     ApplicationCollection,

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from apps.alerts.addresses import MOST_CHARACTERS, check_destination
 from apps.alerts.models import MOST_RECIPIENTS, Delivery, Destination
 from apps.alerts.upkeep import UNREADABLE, TooManyTrials, may_retry, renew_secret, retry, try_out
-from apps.audit.api import PERIOD, PeriodFilters
+from apps.audit.api.shared import PERIOD, PeriodFilters
 from apps.audit.changes import state_of
 from apps.audit.models import Alert
 from apps.orgs.encryption import DecryptionError
