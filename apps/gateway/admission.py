@@ -156,7 +156,7 @@ class Admission:
             self._let_in()
             return Ticket(self)
         organization = whose()
-        if self._is_shared() and organization != self._heaviest and self.light < self._shared_places:
+        if self._goes_past(organization):
             self._shared_until = self._clock() + BURST_SECONDS
             self._let_in()
             self.light += 1
@@ -170,9 +170,11 @@ class Admission:
             raise self._shed(Signal.IN_FLIGHT)
         if self._queue_age() > self.longest_queue_age:
             raise self._shed(Signal.JOURNAL_QUEUE_AGE)
-        if self.waiting >= self._places_to_wait() and not self._is_behind(organization := whose(), 1):
-            alone = len(self._room) == 1 and organization in self._room
-            raise self._shed(Signal.IN_FLIGHT if alone else Signal.FAIR_SHARE)
+        if self.waiting >= self._places_to_wait():
+            organization = whose()
+            if not self._goes_past(organization) and not self._is_behind(organization, 1):
+                alone = len(self._room) == 1 and organization in self._room
+                raise self._shed(Signal.IN_FLIGHT if alone else Signal.FAIR_SHARE)
 
     def leave(self) -> None:
         """Give a place back, to the next queue's first if there is one."""
@@ -202,6 +204,10 @@ class Admission:
         if not self.overloaded:
             return self.most_working * BURST_ROOM
         return max(1, int(self.most_working * OVERLOAD_ROOM)) * max(1, len(self._room))
+
+    def _goes_past(self, organization: Organization) -> bool:
+        """Whether a newcomer need not wait in the room: it asks for less than others, and there is a place for such."""
+        return self._is_shared() and organization != self._heaviest and self.light < self._shared_places
 
     def _is_behind(self, organization: Organization, newcomers: int) -> bool:
         """Whether another queue would be longer even with so many newcomers in this one's."""
