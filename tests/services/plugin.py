@@ -7,6 +7,7 @@ process that pytest was started in; xdist's workers inherit the environment.
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -53,6 +54,13 @@ def _share_tls_context() -> None:
     default.create_ssl_context = cache(default.create_ssl_context)
 
 
+def _keep_bytecode() -> None:
+    """Let the first process compile for all: each server that a test starts would compile the project anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+_keep_bytecode()
 if not _is_worker:
     _prepare()
 _share_tls_context()
