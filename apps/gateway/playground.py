@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from apps.gateway.configuration import Visitor
 from apps.gateway.pipeline import Answer
 from apps.gateway.runtime import BACKGROUND
+from apps.gateway.simulated import simulated_models
 from apps.orgs.models import ApiKey, Application, User
 from apps.orgs.roles import Action
 from apps.orgs.scoping import may, organizations_of
@@ -60,10 +61,15 @@ def send(person: User, application: Application, request: Mapping[str, Any], gon
 
 
 def usable_models(person: User, application: Application) -> list[str]:
-    """Return the models that such a request may name, as ``GET /v1/models`` would; none if that cannot be told now."""
+    """Return the models that such a request may name, as ``GET /v1/models`` would; none if that cannot be told now.
+
+    Real ones come first, then the simulated ones, that which answers before those which break.
+    """
     inbound = TrialRequest(b"", lambda: False)
     answer = BACKGROUND.run(BACKGROUND.runtime().pipeline.list_models(inbound, _visitor(person, application)))
-    return [model["id"] for model in orjson.loads(answer.body).get("data", ())]
+    names = [model["id"] for model in orjson.loads(answer.body).get("data", ())]
+    simulated = {name: place for place, name in enumerate(simulated_models(), 1)}
+    return sorted(names, key=lambda name: (simulated.get(name, 0), name))
 
 
 def _visitor(person: User, application: Application) -> Visitor:

@@ -178,6 +178,15 @@ def test_who_may_make_no_key_for_an_application_may_not_try_it_out(house: Cast, 
         assert client.get(reverse("admin:playground_outcome", args=[house.home.record.pk])).status_code in (302, 403)
 
 
+def test_the_first_model_that_is_offered_answers(house: Cast) -> None:
+    page = house.browser("admin").get(f"/admin/playground/?application={house.home.application.pk}")
+    offered = page.context["models"]
+    assert offered.index("sim-echo") < offered.index("sim-broken-3")
+    first = page.context["form"]["model"].value()
+    answer = ask(house.browser("admin"), house.home.application, model=first, stream="on")
+    assert streamed(answer) == "Hi there"
+
+
 def test_an_application_that_is_inactive_is_not_offered(house: Cast) -> None:
     row = Application.objects.create(organization=house.home.organization, name=unique("off"), is_active=False)
     assert ask(house.browser("admin"), row).status_code == 400
